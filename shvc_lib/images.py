@@ -1,0 +1,145 @@
+"""Image files in, arrays out, and back, without changing a pixel.
+
+A lossless codec is only as honest as the way its pixels are read. Image libraries are generous: a 16-bit PNG is
+quietly cut to 8 bits, an animation becomes its first frame, CMYK is turned into some RGB. Here each of these is
+refused by name instead, and what is accepted is exact. Writing is careful in the other direction: the new file
+appears whole or not at all, nothing is overwritten unless asked, and a lossy suffix is refused.
+
+One image type everywhere: a uint8 array (H, W) for grey, (H, W, 3) for RGB, (H, W, 4) for RGBA.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .errors import CorruptFile, InvalidInput, MissingData, UnsupportedImage
+
+READABLE = ("PNG", "PPM", "BMP", "TIFF", "WEBP", "JPEG", "GIF")
+SUFFIXES = (".png", ".ppm", ".pgm", ".pnm", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".gif")
+_WRITABLE = {  # suffix: (Pillow's name, the options that make it lossless, channels it can hold)
+    ".png": ("PNG", {"optimize": True}, (1, 3, 4)),
+    ".webp": ("WEBP", {"lossless": True, "exact": True, "method": 4}, (3, 4)),
+    ".tif": ("TIFF", {"compression": "tiff_deflate"}, (1, 3, 4)),
+    ".tiff": ("TIFF", {"compression": "tiff_deflate"}, (1, 3, 4)),
+    ".bmp": ("BMP", {}, (1, 3)),
+    ".ppm": ("PPM", {}, (3,)),
+    ".pgm": ("PPM", {}, (1,)),
+}
+
+
+def read_image(path):
+    """The pixels of an image file as a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+
+    Reads PNG, PPM/PGM, BMP, TIFF, WebP, JPEG and single-frame GIF. Grey, RGB and RGBA with 8 bits per sample come
+    back as stored. Three more kinds are converted because the conversion is exact: a palette becomes RGB (RGBA if it
+    has transparency), grey with alpha becomes RGBA, and black-and-white becomes grey with levels 0 and 255.
+    Only pixels are read: colour profiles, gamma and the EXIF orientation are ignored.
+
+    Raises `MissingData` (no such file), `CorruptFile` (damaged, or no image at all) and `UnsupportedImage` (16-bit
+    samples, CMYK, animations, and every other kind, by name).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingData(f"{path}: " + ("this is a folder, not an image" if path.is_dir() else "no such file"))
+    try:
+        with Image.open(path) as image:
+            _refuse_inexact(path, image)
+            mode, transparent = image.mode, "transparency" in image.info
+            if mode == "P":
+                image = image.convert("RGBA" if transparent else "RGB")
+            elif mode == "LA" or (mode == "RGB" and transparent):
+                image = image.convert("RGBA")
+            elif mode == "1":
+                image = image.convert("L")
+            return np.array(image)
+    except UnidentifiedImageError:
+        raise CorruptFile(f"{path}: not an image, or damaged at its start") from None
+    except Image.DecompressionBombError:
+        raise UnsupportedImage(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from None
+    except UnsupportedImage:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
+        raise CorruptFile(f"{path}: damaged image file ({error})") from None
+
+
+def _refuse_inexact(path, image):
+    """Refuse what Pillow would read with a loss, before it decodes a pixel."""
+    if image.format not in READABLE:
+        raise UnsupportedImage(f"{path}: {image.format} files are not read; convert to PNG first")
+    if getattr(image, "n_frames", 1) > 1:
+        raise UnsupportedImage(f"{path}: {image.n_frames} frames (an animation or several pages); save one as PNG")
+    # Pillow opens a 16-bit RGB file in mode "RGB" and drops the low bytes; only the decoder's arguments betray it.
+    arguments = str([tile[3] for tile in image.tile])
+    deep_pnm = image.format == "PPM" and any(number > 255 for tile in image.tile for number in _integers(tile[3]))
+    if image.mode.startswith(("I", "F")) or ";16" in arguments or deep_pnm:
+        raise UnsupportedImage(f"{path}: more than 8 bits per sample; only 8-bit images are supported")
+    if image.mode not in ("L", "RGB", "RGBA", "P", "LA", "1"):
+        raise UnsupportedImage(f"{path}: colour mode {image.mode} is not supported; convert to RGB first")
+    if image.mode in ("L", "1") and "transparency" in image.info:
+        raise UnsupportedImage(f"{path}: grey with one transparent level is not supported; convert to RGBA first")
+
+
+def _integers(arguments):
+    return [item for item in arguments if isinstance(item, int)] if isinstance(arguments, tuple) else []
+
+
+def write_image(path, image, force=False):
+    """Write a uint8 image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) losslessly; returns the path.
+
+    The suffix chooses the format: .png (also when there is none), .webp (lossless), .tif, .bmp, .ppm or .pgm.
+    The file appears whole or not at all. Raises `InvalidInput` for a suffix that is lossy or unknown or cannot hold
+    these channels, and for an existing file unless `force`; `UnsupportedImage` for any other array.
+    """
+    path = Path(path)
+    image = check_image(image)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    suffix = path.suffix.lower() or ".png"
+    if suffix not in _WRITABLE:
+        raise InvalidInput(f"{path}: {suffix} is not a lossless format written here; use one of {' '.join(_WRITABLE)}")
+    name, options, channels = _WRITABLE[suffix]
+    if (1 if image.ndim == 2 else image.shape[2]) not in channels:
+        raise InvalidInput(f"{path}: {suffix} cannot hold an image of shape {image.shape}; use .png")
+    buffer = io.BytesIO()
+    try:
+        Image.fromarray(image).save(buffer, name, **options)
+    except (OSError, ValueError) as error:  # for example WebP's limit of 16383 pixels a side
+        raise InvalidInput(f"{path}: cannot be written as {name} ({error})") from None
+    return write_bytes(path, buffer.getvalue(), force)
+
+
+def check_image(image):
+    """The array itself if it is a uint8 image (H, W) or (H, W, 1 | 3 | 4) with at least one pixel, else
+    `UnsupportedImage` saying what it is instead."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise UnsupportedImage(f"an image is a uint8 array, this one is {image.dtype}")
+    if not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4)) or image.size == 0:
+        raise UnsupportedImage(f"an image has shape (H, W) or (H, W, 1 | 3 | 4), this one has {image.shape}")
+    return image
+
+
+def write_bytes(path, data, force=False):
+    """Write bytes so that the file appears whole or not at all; returns the path.
+
+    The bytes go to a temporary neighbour first, which then takes the name in one step. Raises `InvalidInput` if the
+    file exists and `force` is not given, or if the folder cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"{path}: this is a folder; name a file")
+    if path.exists() and not force:
+        raise InvalidInput(f"{path}: this file exists; say force=True (on the command line --force) to replace it")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
