@@ -1,0 +1,160 @@
+"""A stack of bits: push symbols under a model, pop them under the same model, last in first out.
+
+The bytes are those of the from-scratch coder in `rans`; the arithmetic is done by `constriction` (Bamler 2022), at ten to a hundred
+million symbols per second. Three things are added to it.
+
+*Integers.* Models are `IntegerCDF`s. constriction makes frequencies w_i + 1 of float weights w_i >= 0 that sum to 2^24 minus their
+number; passing integers as floats makes that exact. To push, only the symbol's own interval matters, so each symbol is coded with a row of three
+weights (below, the symbol, above) whatever the size of its support.
+
+*Emptiness.* constriction's coder decodes for ever: from an exhausted message it returns the symbol at quantile 0. Here an empty stack
+is a head of 2^32, every message keeps its head at 2^32 or above, and a pop that falls below raises `OutOfBits`.
+
+*All or nothing.* Everything is validated before the coder is touched, and a pop that runs out of bits pushes back what it
+took. After any error the stack is as it was. Taught in chapter 1, *Codes*; chapter 2 is about what stacks make possible.
+"""
+
+import constriction
+import numpy as np
+
+from ..errors import CorruptFile, InvalidInput, OutOfBits
+from .cdf import IntegerCDF
+from .rans import EMPTY, TOTAL, WORD
+
+_ROWS = constriction.stream.model.Categorical(perfect=False)
+_LAZY_ROWS = constriction.stream.model.Categorical(perfect=False, lazy=True)
+_SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
+_TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
+
+
+def _coder(words):
+    return constriction.stream.stack.AnsCoder(np.ascontiguousarray(words, dtype=np.uint32))
+
+
+class BitStack:
+    """An empty stack. See `random` and `from_bytes` for stacks that hold something."""
+
+    def __init__(self):
+        self._ans = _coder([0, 1])
+
+    @classmethod
+    def random(cls, bits, seed=0):
+        """A stack that holds `bits` random bits: the initial bits that bits-back coding borrows."""
+        if bits < 0:
+            raise InvalidInput("bits must not be negative")
+        rng = np.random.default_rng(seed)
+        words = rng.integers(0, EMPTY, bits // WORD + 2, dtype=np.uint64)
+        words[-1] = 1 << bits % WORD | words[-1] & ((1 << bits % WORD) - 1)
+        stack = cls()
+        stack._ans = _coder(words)
+        return stack
+
+    @classmethod
+    def from_bytes(cls, data):
+        """The stack that `to_bytes` wrote. Raises CorruptFile when no stack is written so."""
+        if len(data) <= WORD // 8 or data[-1] == 0:
+            raise CorruptFile("these bytes are no stack: a stack has at least 5 bytes and does not end in a zero byte")
+        padded = bytes(data) + bytes(-len(data) % 4)
+        stack = cls()
+        stack._ans = _coder(np.frombuffer(padded, dtype="<u4"))
+        return stack
+
+    def to_bytes(self):
+        """The stack as bytes, little-endian words without trailing zero bytes: at most 40 bits more than `bits`."""
+        return self.words().astype("<u4").tobytes().rstrip(b"\0")
+
+    def words(self):
+        """The 32-bit words, equal to those of `rans.RANS` after the same pushes: uint32 array."""
+        return self._ans.get_compressed()
+
+    @property
+    def bits(self):
+        """Bits on the stack, 0 when empty (the head's position counts as the sentinel it is and not as content)."""
+        return int(self._ans.num_valid_bits()) - _SENTINEL_BITS
+
+    def copy(self):
+        """An independent stack with the same contents."""
+        stack = type(self)()
+        stack._ans = self._ans.clone()
+        return stack
+
+    def restore(self, other):
+        """Make this stack's contents those of `other`."""
+        self._ans = other._ans.clone()
+
+    def __eq__(self, other):
+        return isinstance(other, BitStack) and np.array_equal(self.words(), other.words())
+
+    def __repr__(self):
+        return f"BitStack({self.bits} bits)"
+
+    def push(self, symbols, cdf):
+        """Push integer symbols under `cdf` (an IntegerCDF) so that `pop(cdf)` returns them in the same order.
+
+        Raises InvalidInput (wrong dtype, wrong number, outside the support, empty) and leaves the stack as it was.
+        """
+        if not isinstance(cdf, IntegerCDF):
+            raise InvalidInput(f"cdf must be an IntegerCDF, got {type(cdf).__name__}")
+        self._encode(*cdf.intervals(symbols), cdf.size)
+
+    def _encode(self, start, freq, size):
+        if size == 1:  # a certain symbol has no cost and changes nothing
+            return
+        rows = np.empty((start.size, min(size, 3)), dtype=np.float32)
+        if size == 2:
+            column = (start > 0).astype(np.int32)
+            rows[:, 0] = np.where(column, start, freq) - 1
+            rows[:, 1] = np.where(column, freq, TOTAL - freq) - 1
+        else:
+            column = np.ones(start.size, dtype=np.int32)
+            rows[:, 0], rows[:, 1], rows[:, 2] = start - 1, freq - 1, TOTAL - 1 - start - freq
+            # At either end of [0, 2^24) the part below or above is empty; a column cannot be, so split the other side.
+            first, last = np.flatnonzero(start == 0), np.flatnonzero(start + freq == TOTAL)
+            rows[first] = np.stack([freq[first] - 1, 0 * first, TOTAL - 2 - freq[first]], axis=1)
+            rows[last] = np.stack([start[last] - 2, 0 * last, freq[last] - 1], axis=1)
+            column[first], column[last] = 0, 2
+        self._ans.encode_reverse(column, _ROWS, rows)
+
+    def pop(self, cdf, count=None):
+        """Pop what was pushed under the same `cdf`: int32 array of `cdf.shape`, or of `count` symbols for a shared row.
+
+        Raises OutOfBits when the stack holds too little, and then leaves it as it was.
+        """
+        if not isinstance(cdf, IntegerCDF):
+            raise InvalidInput(f"cdf must be an IntegerCDF, got {type(cdf).__name__}")
+        if cdf.shape is None:
+            if count is None or int(count) != count or count < 1:
+                raise InvalidInput("this model has one row for any number of symbols: say how many with count=... (at least 1)")
+            shape = (int(count),)
+        elif count is not None and count != int(np.prod(cdf.shape)):
+            raise InvalidInput(f"count is {count}, but the model is of {int(np.prod(cdf.shape))} symbols")
+        else:
+            shape = cdf.shape
+        number = int(np.prod(shape))
+        offsets = np.zeros(number, dtype=np.int32)
+        if cdf.size > 1:
+            step = number if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
+            for first in range(0, number, step):
+                last = min(first + step, number)
+                offsets[first:last] = self._decode(cdf, first, last)
+                if self._ans.num_words() < 2:  # the head fell below 2^32 with no word left to refill it
+                    self._put_back(offsets[:last], cdf)
+                    raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
+        return (offsets.reshape(shape) + cdf.lower).astype(np.int32)
+
+    def _decode(self, cdf, first, last):
+        weights = (cdf.masses(first, last) - 1).astype(np.float32)
+        if cdf.shape is None:
+            return self._ans.decode(constriction.stream.model.Categorical(weights[0], perfect=False), last - first)
+        return self._ans.decode(_LAZY_ROWS, weights)
+
+    def _put_back(self, offsets, cdf):
+        """Undo a failed pop: encoding is the exact inverse of decoding even below the empty head."""
+        step = offsets.size if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
+        for first in reversed(range(0, offsets.size, step)):
+            part = offsets[first:first + step]
+            masses = cdf.masses(first, first + part.size)
+            rows = np.zeros(1, dtype=np.int64) if cdf.shape is None else np.arange(part.size)
+            freq = masses[rows, part]
+            start = (np.cumsum(masses, axis=1, dtype=np.int32) - masses)[rows, part]
+            self._encode(start, freq, cdf.size)

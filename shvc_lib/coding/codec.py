@@ -1,0 +1,105 @@
+"""Codecs: things that can be pushed onto a stack and popped again, and ways of building them from smaller ones.
+
+A codec owns three functions. `push(stack, x)` and `pop(stack)` are inverses, `pop(push(x)) == x`, whatever lies below on the stack;
+`bits(x)` is the ideal codelength under the very integers the coder uses, and a push costs at most `bits(x)` + 64. Because
+a stack reverses order, everything that is pushed in several steps is pushed backwards. Taught in chapter 1, *Codes*.
+"""
+
+from contextlib import contextmanager
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from ..errors import InvalidInput
+
+
+@contextmanager
+def all_or_nothing(stack):
+    """Restore the stack when anything inside raises."""
+    before = stack.copy()
+    try:
+        yield
+    except BaseException:
+        stack.restore(before)
+        raise
+
+
+class Codec(NamedTuple):
+    """push(stack, x) -> None; pop(stack) -> x; bits(x) -> ideal codelength in bits (float)."""
+
+    push: Callable[[Any, Any], None]
+    pop: Callable[[Any], Any]
+    bits: Callable[[Any], float]
+
+
+def independent(cdf, count=None):
+    """Symbols that are independent under one IntegerCDF; `count` for a model with a shared row."""
+    return Codec(lambda stack, x: stack.push(x, cdf), lambda stack: stack.pop(cdf, count), lambda x: float(cdf.bits(x).sum()))
+
+
+def sequence(*codecs):
+    """Several codecs one after the other: x is a tuple with one entry per codec, popped in the order given."""
+
+    def check(x):
+        if len(x) != len(codecs):
+            raise InvalidInput(f"{len(x)} values were given to a sequence of {len(codecs)} codecs")
+
+    def push(stack, x):
+        check(x)
+        with all_or_nothing(stack):
+            for codec, value in zip(reversed(codecs), reversed(x)):
+                codec.push(stack, value)
+
+    def pop(stack):
+        with all_or_nothing(stack):
+            return tuple(codec.pop(stack) for codec in codecs)
+
+    def bits(x):
+        check(x)
+        return float(sum(codec.bits(value) for codec, value in zip(codecs, x)))
+
+    return Codec(push, pop, bits)
+
+
+def autoregressive(model):
+    """A model p(x_1) p(x_2 | x_1) ... written as a Python generator in decoding order.
+
+    `model()` is a generator that yields the IntegerCDF of the next symbols and receives those symbols; x is the list of what it
+    received. To pop, the stack answers each request in turn. To push, the known symbols answer the requests first, so
+    that every CDF is known, and the pushes then happen in reverse (Townsend 2020; SHVC calls it local reverse encoding).
+    """
+
+    def replay(x):
+        generator, cdfs = model(), []
+        try:
+            cdf = next(generator)
+            for symbols in x:
+                cdfs.append(cdf)
+                cdf = generator.send(np.asarray(symbols))
+        except StopIteration:
+            if len(cdfs) == len(x):
+                return cdfs
+        raise InvalidInput(f"{len(x)} groups of symbols were given, which is not the number the model asks for")
+
+    def push(stack, x):
+        cdfs = replay(x)
+        with all_or_nothing(stack):
+            for symbols, cdf in zip(reversed(x), reversed(cdfs)):
+                stack.push(symbols, cdf)
+
+    def pop(stack):
+        generator, x = model(), []
+        with all_or_nothing(stack):
+            cdf = next(generator, None)
+            while cdf is not None:
+                x.append(stack.pop(cdf))
+                try:
+                    cdf = generator.send(x[-1])
+                except StopIteration:
+                    break
+        return x
+
+    def bits(x):
+        return float(sum(cdf.bits(symbols).sum() for symbols, cdf in zip(x, replay(x))))
+
+    return Codec(push, pop, bits)
