@@ -1,0 +1,160 @@
+"""Reading and writing image files: exact, or refused by name."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shvc_lib.errors import CorruptFile, InvalidInput, MissingData, UnsupportedImage
+from shvc_lib.images import check_image, read_image, write_bytes, write_image
+
+RNG = np.random.default_rng(7)
+GREY = RNG.integers(0, 256, (13, 9), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (13, 9, 3), dtype=np.uint8)
+RGBA = RNG.integers(0, 256, (13, 9, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", "", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm"])
+@pytest.mark.parametrize("image", [GREY, RGB, RGBA], ids=["grey", "rgb", "rgba"])
+def test_write_then_read_changes_no_pixel(tmp_path, suffix, image):
+    path = tmp_path / f"image{suffix}"
+    cannot = {".webp": [2], ".bmp": [4], ".ppm": [2, 4], ".pgm": [3, 4]}.get(suffix, [])
+    if (2 if image.ndim == 2 else image.shape[2]) in cannot:
+        with pytest.raises(InvalidInput, match="cannot hold"):
+            write_image(path, image)
+        assert not list(tmp_path.iterdir())
+    else:
+        assert write_image(path, image) == path
+        assert np.array_equal(read_image(path), image)
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+
+
+def test_one_channel_is_grey(tmp_path):
+    assert np.array_equal(read_image(write_image(tmp_path / "a.png", GREY[:, :, None])), GREY)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".jxl", ".avif", ".gif", ".txt"])
+def test_lossy_and_unknown_suffixes_are_refused(tmp_path, suffix):
+    with pytest.raises(InvalidInput, match="not a lossless format"):
+        write_image(tmp_path / f"a{suffix}", RGB)
+
+
+def test_nothing_is_overwritten_unless_forced(tmp_path):
+    path = tmp_path / "mine.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(InvalidInput, match="exists.*--force"):
+        write_image(path, RGB)
+    assert path.read_bytes() == b"precious"
+    write_image(path, RGB, force=True)
+    assert np.array_equal(read_image(path), RGB)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "old.bin"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(InvalidInput, match="No space left"):
+        write_bytes(path, b"new", force=True)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_writing_into_nowhere_is_one_line(tmp_path):
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        write_image(tmp_path / "no" / "such" / "a.png", RGB)
+    with pytest.raises(InvalidInput, match="folder"):
+        write_bytes(tmp_path, b"")
+
+
+@pytest.mark.parametrize("bad", [RGB.astype(np.float32), RGB.astype(np.uint16), RGB[0, 0], RGB[:, :, :2], RGB[:0]],
+                         ids=["float", "uint16", "1-D", "two channels", "empty"])
+def test_other_arrays_are_refused(bad, tmp_path):
+    with pytest.raises(UnsupportedImage):
+        check_image(bad)
+    with pytest.raises(UnsupportedImage):
+        write_image(tmp_path / "a.png", bad)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def test_exact_conversions(tmp_path):
+    palette = Image.fromarray(GREY).copy()
+    palette = Image.frombytes("P", (9, 13), GREY.tobytes())
+    colours = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+    palette.putpalette(colours.tobytes())
+    assert np.array_equal(read_image(save(tmp_path / "p.png", palette)), colours[GREY])
+    assert np.array_equal(read_image(save(tmp_path / "p.gif", palette)), colours[GREY])
+    transparent = read_image(save(tmp_path / "pt.png", palette, transparency=bytes(range(256))))
+    assert np.array_equal(transparent, np.dstack([colours[GREY], GREY]))
+    grey_alpha = np.dstack([GREY, GREY[::-1]])
+    expected = np.dstack([GREY, GREY, GREY, GREY[::-1]])
+    assert np.array_equal(read_image(save(tmp_path / "la.png", Image.fromarray(grey_alpha))), expected)
+    assert np.array_equal(read_image(save(tmp_path / "1.png", Image.fromarray(GREY > 127))), (GREY > 127) * 255)
+    keyed = read_image(save(tmp_path / "key.png", Image.fromarray(RGB), transparency=tuple(int(v) for v in RGB[2, 3])))
+    assert np.array_equal(keyed[:, :, :3], RGB) and keyed[2, 3, 3] == 0 and keyed[0, 0, 3] == 255
+
+
+def sixteen_bit_rgb_png():
+    """A PNG that Pillow would open as RGB, dropping half of every sample. Pillow cannot write one, so build it."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + bytes(RNG.integers(0, 256, 4 * 3 * 2, dtype=np.uint8)) for _ in range(5))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def refused():
+    deep = Image.fromarray(RNG.integers(0, 65536, (5, 4), dtype=np.uint16))
+    yield "16-bit grey png", "8 bits per sample", ".png", lambda path: deep.save(path)
+    yield "16-bit rgb png", "8 bits per sample", ".png", lambda path: path.write_bytes(sixteen_bit_rgb_png())
+    yield "16-bit ppm", "8 bits per sample", ".ppm", lambda path: path.write_bytes(b"P6 4 5 65535\n" + bytes(120))
+    yield "10-bit pgm", "8 bits per sample", ".pgm", lambda path: path.write_bytes(b"P5 4 5 1023\n" + bytes(40))
+    yield "32-bit tiff", "8 bits per sample", ".tif", lambda path: Image.new("I", (4, 5)).save(path)
+    yield "float tiff", "8 bits per sample", ".tif", lambda path: Image.new("F", (4, 5)).save(path)
+    yield "cmyk jpeg", "mode CMYK", ".jpg", lambda path: Image.new("CMYK", (4, 5)).save(path)
+    frames = [Image.new("RGB", (4, 5), colour) for colour in ("red", "green", "blue")]
+    for suffix in (".gif", ".png", ".webp"):
+        yield f"animated {suffix}", "3 frames", suffix, \
+            lambda path: frames[0].save(path, save_all=True, append_images=frames[1:], duration=10)
+    yield "jpeg 2000", "JPEG2000 files are not read", ".jp2", lambda path: Image.fromarray(RGB).save(path)
+    yield "transparent grey", "transparent level", ".png", lambda path: Image.fromarray(GREY).save(path, transparency=3)
+
+
+@pytest.mark.parametrize("message, suffix, make", [case[1:] for case in refused()], ids=[case[0] for case in refused()])
+def test_inexact_kinds_are_refused_by_name(tmp_path, message, suffix, make):
+    path = tmp_path / f"image{suffix}"
+    make(path)
+    with pytest.raises(UnsupportedImage, match=message) as error:
+        read_image(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_damaged_and_missing_files(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    flipped = bytearray(whole)
+    flipped[60] ^= 255
+    cases = {"empty": b"", "text": b"hello, world", "cut": whole[:100], "flipped": bytes(flipped),
+             "jpeg": b"\xff\xd8\xff\xe0" + bytes(50), "half": whole[: len(whole) // 2]}
+    for name, content in cases.items():
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(content)
+        with pytest.raises(CorruptFile) as error:
+            read_image(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(MissingData, match="no such file"):
+        read_image(tmp_path / "nowhere.png")
+    with pytest.raises(MissingData, match="folder"):
+        read_image(tmp_path)
