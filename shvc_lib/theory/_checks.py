@@ -27,8 +27,8 @@ def real(value, name, *, minimum=-math.inf, ndim=None, finite=True):
         if array.dtype.kind not in "buif":
             raise TypeError
         array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"{name} must be real numbers, not {type(value).__name__} {value!r:.60}") from None
+    except (TypeError, ValueError, RuntimeError):  # words, ragged lists, a tensor that still wants its gradient
+        raise InvalidInput(f"{name} must be real numbers in a rectangular array, not this {type(value).__name__}") from None
     if ndim is not None and array.ndim not in np.atleast_1d(ndim):
         raise InvalidInput(f"{name} must have {' or '.join(map(str, np.atleast_1d(ndim)))} axes, not shape {array.shape}")
     if array.size == 0:
@@ -53,7 +53,7 @@ def scalar(value, name, *, minimum=-math.inf, positive=False):
 def whole(value, name, *, minimum=0):
     """`value` as a Python int."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise InvalidInput(f"{name} must be a whole number, not {value!r:.60}")
+        raise InvalidInput(f"{name} must be a whole number, not this {type(value).__name__}")
     if value < minimum:
         raise InvalidInput(f"{name} must be at least {minimum}, not {value}")
     return int(value)
@@ -69,6 +69,15 @@ def distribution(p, name="p", *, ndim=None, axes=(-1,)):
     if abs(worst - 1) > SUM_TOLERANCE:
         raise InvalidInput(f"{name} must sum to one, but sums to {worst:.9g}")
     return p / total
+
+
+def together(**arrays):
+    """Checked arrays broadcast to one shape."""
+    try:
+        return np.broadcast_arrays(*arrays.values())
+    except ValueError:
+        shapes = " and ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise InvalidInput(f"these shapes do not broadcast: {shapes}") from None
 
 
 def number_or_array(x):

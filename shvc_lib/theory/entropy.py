@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import entr, rel_entr, xlogy
 
 from ..errors import InvalidInput
-from ._checks import distribution, log_base, number_or_array, real, whole
+from ._checks import distribution, log_base, number_or_array, real, together, whole
 
 
 def entropy(p, base=2):
@@ -117,10 +117,7 @@ def _pair(p, q):
     p, q = distribution(p, "p"), distribution(q, "q")
     if p.shape[-1] != q.shape[-1]:
         raise InvalidInput(f"p and q must have the same number of symbols, not {p.shape[-1]} and {q.shape[-1]}")
-    try:
-        return np.broadcast_arrays(p, q)
-    except ValueError:
-        raise InvalidInput(f"p and q of shapes {p.shape} and {q.shape} do not broadcast") from None
+    return together(p=p, q=q)
 
 
 def _covariance(cov, name):

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 
 from ..errors import InvalidInput
-from ._checks import log_base, number_or_array, real, scalar, whole
+from ._checks import log_base, number_or_array, real, scalar, together, whole
 
 RISSANEN_CONSTANT = 2.865064  # sum over n >= 1 of 2^(-log2*(n)): makes the lengths of all integers a probability
 
@@ -49,8 +49,10 @@ def two_part_length(data_length, parameters, samples, base=2):
     parameters >= 0 and samples >= 1: whole numbers. Arguments broadcast. Raises InvalidInput.
     """
     unit = log_base(base)
-    data_length, parameters = real(data_length, "data_length"), real(parameters, "parameters", minimum=0.0)
-    return number_or_array(np.asarray(data_length + parameters / 2 * np.log(real(samples, "samples", minimum=1.0)) / unit))
+    data_length, parameters, samples = together(
+        data_length=real(data_length, "data_length"), parameters=real(parameters, "parameters", minimum=0.0),
+        samples=real(samples, "samples", minimum=1.0))
+    return number_or_array(data_length + parameters / 2 * np.log(samples) / unit)
 
 
 def empirical_length(counts, base=2):
@@ -150,7 +152,8 @@ def bits_back_length(expected_nll, kl):
 
     expected_nll, kl: in the same unit, bits or nats; kl >= 0. Arguments broadcast. Raises InvalidInput.
     """
-    return number_or_array(np.asarray(real(expected_nll, "expected_nll") + real(kl, "kl", minimum=0.0)))
+    expected_nll, kl = together(expected_nll=real(expected_nll, "expected_nll"), kl=real(kl, "kl", minimum=0.0))
+    return number_or_array(expected_nll + kl)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,8 @@ def bits_back_ledger(nll, log_prior, log_posterior, base=2):
 def _labels(values, name):
     """Nonnegative integers along one axis."""
     labels = np.asarray(values)
+    if labels.size == 0:
+        raise InvalidInput(f"{name} is empty")
     if labels.ndim != 1 or labels.dtype.kind not in "bui":
         raise InvalidInput(f"{name} must be integers along one axis, not {labels.dtype} of shape {labels.shape}")
     return real(labels, name, minimum=0.0).astype(np.int64)

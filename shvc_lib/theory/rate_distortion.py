@@ -82,7 +82,7 @@ def reverse_water_filling(variances, D):
     level = float(max(candidates[reached[0]], 0.0) if len(reached) else ascending[-1])
     distortions = np.minimum(variances, level)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rates = np.where(variances > level, np.log2(variances / level) / 2, 0.0)
+        rates = np.where(variances > level, (np.log2(variances) - np.log2(level)) / 2, 0.0)
     return WaterFilling(float(rates.sum()), distortions, level, rates)
 
 
