@@ -168,9 +168,12 @@ def test_unsafe_names_are_refused(tmp_path, name):
 
 
 def test_links_and_other_members_are_left_out(tmp_path):
+    (tmp_path / ".unpacking" / "d").mkdir(parents=True)  # left by a run that was killed
+    (tmp_path / ".unpacking" / "d" / "1.jpg").write_bytes(b"half")
     (tmp_path / "a.tgz").write_bytes(tar_gz([("d/1.jpg", b"1"), ("d/2.jpg", None), ("d/readme", b"3")]))
     download.extract(tmp_path / "a.tgz", tmp_path, r"d/\d\.jpg", {})
-    assert [path.name for path in (tmp_path / "d").iterdir()] == ["1.jpg"]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["1.jpg"] and (tmp_path / "d/1.jpg").read_bytes() == b"1"
+    assert not (tmp_path / ".unpacking").exists()
 
 
 def test_damaged_archives_leave_nothing(tmp_path):
