@@ -164,7 +164,6 @@ def extract(archive, folder, members, digests):
     """
     archive, folder = Path(archive), Path(folder)
     staging = folder / ".unpacking"
-    shutil.rmtree(staging, ignore_errors=True)
     try:
         found = []
         with tarfile.open(archive, "r:gz") as tar:
