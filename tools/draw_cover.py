@@ -123,7 +123,7 @@ def draw(colours):
     parts.append(text(x + 14, (end_y + start_y) / 2 + 11, f"+{len(with_painter) - start}", c["ink"], 34, "start", "bold"))
 
     parts.append(f'<path d="M8 {FLOOR + 1} H{WIDTH - 8}" stroke="{c["ink"]}" stroke-width="2"/>')
-    captions = [("the stack:", "bits of an", "earlier picture"), ("take 2 bits:", "they choose", "the painter"),
+    captions = [("the stack:", "earlier bits", ""), ("take 2 bits:", "they choose", "the painter"),
                 ("write 3 bits:", "the picture", ""), ("write 4 bits:", "the painter", "")]
     for x, lines in zip(middle, captions):
         for i, line in enumerate(lines):
