@@ -8,9 +8,8 @@ a stack reverses order, everything that is pushed in several steps is pushed bac
 from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple
 
-import numpy as np
-
 from ..errors import InvalidInput
+from .cdf import IntegerCDF
 
 
 @contextmanager
@@ -64,42 +63,49 @@ def sequence(*codecs):
 def autoregressive(model):
     """A model p(x_1) p(x_2 | x_1) ... written as a Python generator in decoding order.
 
-    `model()` is a generator that yields the IntegerCDF of the next symbols and receives those symbols; x is the list of what it
-    received. To pop, the stack answers each request in turn. To push, the known symbols answer the requests first, so
-    that every CDF is known, and the pushes then happen in reverse (Townsend 2020; SHVC calls it local reverse encoding).
+    `model()` is a generator that yields the codec of the next value (or the IntegerCDF of the next symbols) and receives that
+    value; x is the list of what it received. To pop, the stack answers each request in turn. To push, the known values answer the requests
+    first, so that every codec is known, and the pushes then happen in reverse (craystack's `from_generator`, Townsend et al. 2020;
+    SHVC calls it local reverse encoding).
     """
 
+    def as_codec(item):
+        return independent(item) if isinstance(item, IntegerCDF) else item
+
     def replay(x):
-        generator, cdfs = model(), []
-        try:
-            cdf = next(generator)
-            for symbols in x:
-                cdfs.append(cdf)
-                cdf = generator.send(np.asarray(symbols))
-        except StopIteration:
-            if len(cdfs) == len(x):
-                return cdfs
-        raise InvalidInput(f"{len(x)} groups of symbols were given, which is not the number the model asks for")
+        generator, codecs = model(), []
+        item = next(generator, None)
+        for value in x:
+            if item is None:
+                break
+            codecs.append(as_codec(item))
+            try:
+                item = generator.send(value)
+            except StopIteration:
+                item = None
+        if item is not None or len(codecs) != len(x):
+            raise InvalidInput(f"{len(x)} values were given, which is not the number that the model asks for")
+        return codecs
 
     def push(stack, x):
-        cdfs = replay(x)
+        codecs = replay(x)
         with all_or_nothing(stack):
-            for symbols, cdf in zip(reversed(x), reversed(cdfs)):
-                stack.push(symbols, cdf)
+            for codec, value in zip(reversed(codecs), reversed(x)):
+                codec.push(stack, value)
 
     def pop(stack):
         generator, x = model(), []
         with all_or_nothing(stack):
-            cdf = next(generator, None)
-            while cdf is not None:
-                x.append(stack.pop(cdf))
+            item = next(generator, None)
+            while item is not None:
+                x.append(as_codec(item).pop(stack))
                 try:
-                    cdf = generator.send(x[-1])
+                    item = generator.send(x[-1])
                 except StopIteration:
-                    break
+                    item = None
         return x
 
     def bits(x):
-        return float(sum(cdf.bits(symbols).sum() for symbols, cdf in zip(x, replay(x))))
+        return float(sum(codec.bits(value) for codec, value in zip(replay(x), x)))
 
     return Codec(push, pop, bits)

@@ -1,0 +1,138 @@
+"""The command line: `shvc encode`, `decode`, `info`, `models`, `data`.
+
+Errors are one line on standard error and exit status 1 (2 for a wrong command). Nothing is overwritten without --force, and output files
+appear whole or not at all.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__, codec, models
+from .errors import InvalidInput, MissingData, ShvcError
+from .images import read_image, write_bytes, write_image
+
+SUFFIX = ".shvc"
+
+
+def _read_bytes(path):
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise MissingData(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _shape(shape):
+    return " x ".join(map(str, shape))
+
+
+def _same_file(source, target):
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InvalidInput(f"{target}: the output would replace the input; name another file")
+
+
+def _encode(args):
+    source = Path(args.input)
+    target = Path(args.output) if args.output else source.with_suffix(SUFFIX)
+    _same_file(source, target)
+    if target.exists() and not args.force:  # say so before the work, not after
+        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
+    image = read_image(source)
+    data = codec.encode(image, model=args.model)
+    write_bytes(target, data, force=args.force)
+    print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual); "
+          f"{source.name} has {source.stat().st_size} bytes")
+    if source.suffix.lower() in (".jpg", ".jpeg") and len(data) > source.stat().st_size:
+        print("note: a JPEG is already compressed with loss; keeping its exact pixels takes more bytes than the JPEG itself", file=sys.stderr)
+
+
+def _decode(args):
+    source = Path(args.input)
+    target = Path(args.output) if args.output else source.with_suffix(".png")
+    _same_file(source, target)
+    if target.exists() and not args.force:
+        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
+    image = codec.decode(_read_bytes(source))
+    write_image(target, image, force=args.force)
+    print(f"{target}: {_shape(image.shape)}, every pixel as it was encoded (checksum)")
+
+
+def _info(args):
+    facts = codec.info(_read_bytes(args.file))
+    print(f"model     {facts['model']} (revision {facts['revision']})" + (", pixels stored as they are" if facts["stored"] else ""))
+    print(f"shape     {_shape(facts['shape'])}, 8 bits per sub-pixel raw")
+    print(f"file      {facts['bytes']} bytes: header {facts['header_bytes']}, payload {facts['payload_bytes']} (checksum matches)")
+    print(f"rate      {facts['bits_per_dim']:.3f} bits per sub-pixel (actual)")
+
+
+def _models(args):
+    for model in models.MODELS.values():
+        print(f"{model.name} (revision {model.revision}): {model.about}")
+
+
+def _data_list(args):
+    from . import data
+    print(data.table())
+
+
+def _data_get(args):
+    from . import download
+    print(download.get(args.name))
+
+
+def parser():
+    """The argument parser (its help is the command's documentation)."""
+    top = argparse.ArgumentParser(prog="shvc", description="Lossless image compression, and the data sets of the book Bits Back.")
+    top.add_argument("--version", action="version", version=f"shvc {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, action, text, parent=commands):
+        sub = parent.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    sub = command("encode", _encode, "compress an image file without loss")
+    sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 bits per channel")
+    sub.add_argument("output", metavar="OUT", nargs="?", help=f"by default IN with the suffix {SUFFIX}")
+    sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear)")
+    sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+    sub = command("decode", _decode, f"restore the image from a {SUFFIX} file")
+    sub.add_argument("input", metavar="IN")
+    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix; by default IN with the suffix .png")
+    sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+    sub = command("info", _info, f"what a {SUFFIX} file holds, from its header")
+    sub.add_argument("file", metavar="FILE")
+
+    command("models", _models, "the models that can encode")
+
+    data = commands.add_parser("data", help="list or fetch the data sets", description="The data sets that the book can use.")
+    actions = data.add_subparsers(dest="data_command", required=True, metavar="list|get")
+    command("list", _data_list, "the data sets, their terms, and where they are on this machine", actions)
+    sub = command("get", _data_get, "fetch a data set from its home page, checked and resumable", actions)
+    sub.add_argument("name", metavar="NAME")
+    return top
+
+
+def main(argv=None):
+    """Run the command line; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        args.action(args)
+    except ShvcError as error:
+        print(f"shvc: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("shvc: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `shvc data list | head -1`
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""`linear`: a lossless image model with no training and no neural network.
+
+The pixels arrive in interlaced passes. One corner pixel comes first; then the grid of known pixels is refined, from stride 2^L
+down to 1, in three passes per level (odd rows and columns, even rows with odd columns, odd rows with even columns), so that every later pixel lies
+between known ones. Within a pass each channel is one vectorised step: the mean of every pixel is a linear function of its known neighbours, in this
+channel and in those already coded; its spread is a linear function of how badly those neighbours were predicted; the symbol is coded
+under a discretised logistic. It is the skeleton of SHVC: sub-blocks of the image in order, everything inside a sub-block in parallel.
+
+The linear functions are fitted to the image (`linear_fit`) and travel in the stream where they pay for themselves; small
+steps use the built-in ones. From pixels to CDFs all arithmetic is on integers. Taught in chapter 1, *Codes*.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..coding import Codec, Uniform, autoregressive, independent, laplace, logistic
+
+MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
+MEAN_LIMIT, SPREAD_LIMIT = 1 << 15, 1 << 10  # -limit <= mean coefficient < limit, 0 <= spread coefficient < limit
+CLASSES = 24  # spread classes, each with a scale of its own
+_THRESHOLDS = np.array([2, 3, 3, 5, 6, 8, 11, 14, 18, 24, 32, 42, 56, 74, 97, 128, 169, 223, 294, 388, 512, 676, 891])  # 2 * 2^(b / 2.5), in 1/16 level
+
+# Per pass: row and column parity, and the known neighbours (row, column) in units of the level's stride, nearest first.
+_DIRECT = [(0, -1), (0, 1), (-1, 0), (1, 0)]
+_DIAGONAL = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+_FAR_DIAGONAL = [(-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1)]
+_FAR_DIRECT = [(-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1), (0, -3), (0, 3), (-3, 0), (3, 0)]
+PASSES = [(1, 1, _DIAGONAL + _FAR_DIAGONAL), (0, 1, _DIRECT + _FAR_DIRECT), (1, 0, _DIRECT + _DIAGONAL + _FAR_DIRECT)]
+_SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded before, not in this one
+_NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
+_EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
+
+
+class Parameters(NamedTuple):
+    """What one step may send: coefficients of the mean (units of 2^-12), of the spread (2^-8), a scale index per class. int32."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    scales: np.ndarray
+
+
+class Step(NamedTuple):
+    """One channel of one pass at one level; `rows` and `columns` of the image, `earlier` the channels known there already."""
+
+    stride: int
+    offsets: list
+    channel: int
+    earlier: list
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def steps(shape):
+    """The steps after the corner pixel, in coding order, for an image of shape (H, W, C)."""
+    height, width, channels = shape
+    # Green first, the others given what came before: it says most about the rest.
+    order = [1, 0, *range(2, channels)] if channels >= 3 else list(range(channels))
+    for level in reversed(range(max(height - 1, width - 1).bit_length())):
+        stride = 1 << level
+        for odd_row, odd_column, offsets in PASSES:
+            rows = np.arange(odd_row * stride, height, 2 * stride)
+            columns = np.arange(odd_column * stride, width, 2 * stride)
+            if rows.size and columns.size:
+                for position, channel in enumerate(order):
+                    yield Step(stride, offsets, channel, order[:position][-2:], rows, columns)
+
+
+def _reflect(positions, stride, length):
+    """Positions mirrored at the borders in whole strides, which keeps the parity of rows and columns."""
+    last = (length - 1) // stride
+    positions = np.abs(positions // stride)
+    return np.where(positions > last, np.maximum(2 * last - positions, 0), positions) * stride
+
+
+class Canvas:
+    """What encoder and decoder both know so far: pixels, and the size of each one's prediction error in 1/16 of a level."""
+
+    def __init__(self, shape):
+        self.pixels = np.zeros(shape, dtype=np.int32)
+        self.errors = np.zeros(shape, dtype=np.int32)
+        self.errors[0, 0] = 50 * 16  # nothing predicted the corner
+
+    def features(self, step):
+        """(features of the mean, features of the spread): int32 arrays (features, pixels of the step)."""
+        height, width, _ = self.pixels.shape
+
+        def at(planes, channel, offsets):
+            rows = [_reflect(step.rows + dy * step.stride, step.stride, height) for dy, _ in offsets]
+            columns = [_reflect(step.columns + dx * step.stride, step.stride, width) for _, dx in offsets]
+            plane = planes[..., channel]
+            return np.stack([plane[r[:, None], c].reshape(-1) for r, c in zip(rows, columns)])
+
+        own = at(self.pixels, step.channel, step.offsets)
+        errors = at(self.errors, step.channel, step.offsets)
+        mean, spread = [own], [
+            errors[:_NEAREST].sum(0) // _NEAREST,
+            errors[_NEAREST:].sum(0) // (len(step.offsets) - _NEAREST),
+            16 * np.ptp(own[:_NEAREST], axis=0),
+        ]
+        for channel in step.earlier:
+            mean.append(at(self.pixels, channel, [(0, 0)] + step.offsets[:_EARLIER_NEAREST] + _SAME_PASS))
+            around = at(self.errors, channel, [(0, 0)] + _SAME_PASS)
+            spread += [around[0], around[1:].sum(0) // len(_SAME_PASS)]
+        return np.concatenate(mean), np.stack(spread)
+
+    def write(self, step, symbols, means):
+        """Record the step's symbols (levels) and their distances from the predicted means (1/16 level). Flat arrays."""
+        where = step.rows[:, None], step.columns, step.channel
+        self.pixels[where] = symbols.reshape(step.rows.size, -1)
+        self.errors[where] = np.abs(16 * symbols - means).reshape(step.rows.size, -1)
+
+
+def default_parameters(step):
+    """Without a fit: the mean of the four nearest neighbours, moved as far as the earlier channels are from the means of their own
+    four (0.4 of the first one's distance and 0.6 of the second's). Spread and scales suit small pictures of anything."""
+    mean = np.zeros(len(step.offsets) + _EARLIER * len(step.earlier), dtype=np.int32)
+    mean[:_NEAREST] = (1 << MEAN_BITS) // _NEAREST
+    shares = {0: (), 1: (4096,), 2: (1640, 2456)}[len(step.earlier)]
+    for k, share in enumerate(shares):
+        first = len(step.offsets) + _EARLIER * k
+        mean[first] = share
+        mean[first + 1:first + 1 + _NEAREST] = -share // _NEAREST
+    spread = [70, 50, 4] + [60, 40] * len(step.earlier) if step.earlier else [100, 70, 25]
+    scales = 4 + np.arange(CLASSES) * 17 // 4
+    return Parameters(mean, np.array(spread, dtype=np.int32), scales.astype(np.int32))
+
+
+def predict(parameters, mean_features, spread_features):
+    """(means in 1/16 level, spread classes) of each pixel, by integer arithmetic: two int32 arrays."""
+    means = (parameters.mean @ mean_features + (1 << MEAN_BITS - 5)) >> (MEAN_BITS - 4)
+    spread = parameters.spread @ spread_features >> SPREAD_BITS
+    return np.clip(means, 0, 16 * 255), np.searchsorted(_THRESHOLDS, spread, side="right")
+
+
+def parameter_codecs(step):
+    """How a step's fitted parameters are coded: around the defaults, with heavy tails. One codec per field of `Parameters`."""
+    default = default_parameters(step)
+    return Parameters(
+        independent(laplace(16 * default.mean, np.full_like(default.mean, 144), 2 * MEAN_LIMIT, -MEAN_LIMIT)),
+        independent(laplace(16 * default.spread, np.full_like(default.spread, 108), SPREAD_LIMIT)),
+        independent(laplace(16 * default.scales, np.full_like(default.scales, 72), 192)),
+    )
+
+
+def _model(shape):
+    """The image's distribution as a generator in decoding order (see `coding.autoregressive`)."""
+    canvas = Canvas(shape)
+    canvas.pixels[0, 0] = yield independent(Uniform(256), shape[2])
+    for step in steps(shape):
+        parameters = default_parameters(step)
+        if (yield independent(Uniform(2), 1))[0]:
+            mean, spread, scales = parameter_codecs(step)
+            parameters = Parameters((yield mean), (yield spread), (yield scales))
+        means, classes = predict(parameters, *canvas.features(step))
+        symbols = yield logistic(means, parameters.scales[classes])
+        canvas.write(step, symbols, means)
+
+
+def codec(shape):
+    """The Codec of uint8 images of shape (H, W, C): push(stack, image), pop(stack) -> image, bits(image)."""
+    from .linear_fit import requests  # only the encoder fits
+
+    inner = autoregressive(lambda: _model(shape))
+
+    def pop(stack):
+        answers = inner.pop(stack)
+        image = np.empty(shape, dtype=np.uint8)
+        image[0, 0] = answers.pop(0)
+        for step in steps(shape):
+            if answers.pop(0)[0]:
+                del answers[:3]
+            image[step.rows[:, None], step.columns, step.channel] = answers.pop(0).reshape(step.rows.size, -1)
+        return image
+
+    return Codec(lambda stack, image: inner.push(stack, requests(image)), pop, lambda image: inner.bits(requests(image)))
