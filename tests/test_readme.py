@@ -1,0 +1,126 @@
+"""What README.md tells a newcomer to type works, and what it claims is so."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shvc_lib
+from shvc_lib import data
+from shvc_lib.images import read_image, write_image
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+         (ROOT / "book" / "how_to_use.md").read_text(encoding="utf-8")]
+spec = importlib.util.spec_from_file_location("readme_results", ROOT / "tools" / "readme_results.py")
+results = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(results)
+
+
+def code_blocks(text, language=""):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+
+
+def table():
+    """The results as printed: {photograph: {column: "3.141"}}."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in results.BLOCK.search(README)[0].splitlines() if line.startswith("|")]
+    return {row[0]: dict(zip(rows[0][1:], row[1:])) for row in rows[2:]}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A folder with the README's photo.png in it: a corner of a real photograph."""
+    image = data.photograph("chelsea")[:64, :48]
+    write_image(tmp_path / "photo.png", image)
+    return tmp_path
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = {name for page in PAGES for name in re.findall(r"^make ([a-z-]+)$|`make ([a-z-]+)`", page, re.M) for name in name if name}
+    assert {"book", "test"} <= named <= targets
+
+
+def test_the_codec_in_three_lines(photo):
+    block = next(block for block in code_blocks(README) if block.startswith("shvc encode"))
+    lines = block.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "shvc"
+        done = subprocess.run([sys.executable, "-m", "shvc_lib.cli", *arguments], cwd=photo, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+    assert (read_image(photo / "back.png") == read_image(photo / "photo.png")).all()
+
+
+def test_the_same_in_python(photo, monkeypatch):
+    (block,) = code_blocks(README, "python")
+    monkeypatch.chdir(photo)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_python_versions_are_those_of_the_package():
+    low, high = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")).groups()
+    for page in (README, PAGES[2]):
+        assert f"Python 3.{low} to 3.{int(high) - 1}" in page
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
+    local = [a or b for a, b in targets if not (a or b).startswith("http")]
+    assert local and [path for path in local if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| (\d) \| .*? \| (.*?) \| (written|to come) \|$", README, re.M), ids=lambda row: row[0])
+def test_a_chapter_is_called_written_when_its_notebooks_are_there(row):
+    number, titles, status = row
+    notebooks = [path for path in sorted((ROOT / "book").glob(f"{number}_*/*.ipynb")) if "checkpoint" not in path.name]
+    assert len(notebooks) == (len(titles.split(" · ")) if status == "written" else 0)
+
+
+def test_seven_chapters_are_listed():
+    assert re.findall(r"^\| (\d) \|", README, re.M) == list("1234567")
+
+
+def test_the_table_has_every_photograph_and_linear_beats_png_on_each():
+    printed = table()
+    assert tuple(printed) == data.PHOTOGRAPHS
+    assert all(float(row["`linear`"]) < float(row["PNG"]) for row in printed.values())
+
+
+def test_the_landing_page_claims_what_the_table_shows():
+    names = [name for name in data.PHOTOGRAPHS if name != "immunohistochemistry"]  # once a JPEG: see the data card
+    printed = table()
+    total = {column: sum(float(printed[name][column]) * data.photograph(name).size for name in names) for column in printed[names[0]]}
+    text = " ".join((ROOT / "book" / "intro.md").read_text(encoding="utf-8").split())
+    less, more = re.search(r"writes (\d+) % fewer bytes than PNG, fewer than WebP, and at most (\d+) % more than JPEG XL", text).groups()
+    assert round(100 * (1 - total["`linear`"] / total["PNG"])) == int(less)
+    assert total["`linear`"] < total["WebP"]
+    assert total["JPEG XL"] * (1 + (int(more) - 1) / 100) < total["`linear`"] < total["JPEG XL"] * (1 + int(more) / 100)
+
+
+@pytest.mark.parametrize("name", ["chelsea"])
+def test_a_slice_of_the_table_measured_again(name):
+    printed = table()[name]
+    again = {"`linear`": 8 * len(shvc_lib.encode(data.photograph(name))) / data.photograph(name).size}
+    codecs = ["PNG", "WebP"]
+    if importlib.util.find_spec("imagecodecs"):
+        codecs.append("JPEG XL")
+    again |= results.measure(data.photograph(name), codecs)
+    assert f"{again.pop('`linear`'):.3f}" == printed["`linear`"], "run python tools/readme_results.py"
+    for codec, bits in again.items():  # another version of a classical codec may be a little better or worse
+        assert bits == pytest.approx(float(printed[codec]), rel=0.01), "run python tools/readme_results.py"
+
+
+def test_the_picture_is_described_alike_everywhere():
+    alts = {re.search(r'alt="([^"]+)"', README)[1]}
+    alts |= set(re.findall(r"^:alt: (Four stacks.*)$", (ROOT / "book" / "intro.md").read_text(encoding="utf-8"), re.M))
+    assert len(alts) == 1
