@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import shvc_lib
 from shvc_lib import container, models
+from shvc_lib.coding import BitStack, Uniform
 from shvc_lib.errors import CorruptFile, ShvcError, TruncatedFile, UnknownModel
 
 IMAGE = (np.indices((6, 5, 3)).sum(0) * 7).astype(np.uint8)
@@ -80,6 +81,25 @@ def test_pixel_checksum_is_looked_at():
     lying = container.pack(container.Header(header.model, header.revision, header.shape, False, 0, header.pixel_crc ^ 1), payload)
     with pytest.raises(CorruptFile, match="decoded pixels"):
         shvc_lib.decode(lying)
+
+
+def repack(file, payload, shape=IMAGE.shape):
+    header, _ = container.unpack(file)
+    return container.pack(container.Header(header.model, header.revision, shape, False, 0, header.pixel_crc), payload)
+
+
+def test_streams_that_do_not_end_with_the_last_pixel_are_refused():
+    """Checksums right, stream wrong: one that holds more than the image, one that holds too little, one that is no stack."""
+    file = shvc_lib.encode(IMAGE)
+    stack = BitStack()
+    stack.push(np.array([1, 2, 3]), Uniform(256))
+    models.get("linear").codec(IMAGE.shape).push(stack, IMAGE)
+    with pytest.raises(CorruptFile, match="left over"):
+        shvc_lib.decode(repack(file, stack.to_bytes()))
+    with pytest.raises(CorruptFile, match="cannot be decoded"):
+        shvc_lib.decode(repack(file, container.unpack(file)[1], (600, 500, 3)))
+    with pytest.raises(CorruptFile):
+        shvc_lib.decode(repack(file, b""))
 
 
 def test_other_revision_or_model_is_refused_by_name(monkeypatch):
