@@ -1,0 +1,44 @@
+# Everything a person types. `make book` and `make test` need Python 3.10 to 3.13 and, once, a network for pip.
+PYTHON ?= python3
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest -p no:cacheprovider
+
+.PHONY: help venv book test lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make book    run every notebook, build the book, print where it is"
+	@echo "make test    test the library, the notebooks and the built pages"
+	@echo "make venv    only make the environment in .venv"
+	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make clean   remove the built book (and what its notebooks computed)"
+
+venv: .venv/installed
+
+.venv/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "The book needs Python 3.10 to 3.13. Name one: make book PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+# Editable, so that the notebooks run with the library as it is in this folder.
+.venv/installed: .venv/locked pyproject.toml
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: venv
+	@$(PY) tools/build_book.py
+
+# The library first; then the book is built, and its pages and its notebooks are tested.
+test: venv
+	$(PYTEST) tests --ignore=tests/book
+	@$(PY) tools/build_book.py
+	BOOK_MUST_BE_BUILT=1 $(PYTEST) tests/book book --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+lock: venv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) tools/lock.py
+
+clean:
+	rm -rf _build
