@@ -43,7 +43,8 @@ def photo(tmp_path):
 
 def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = {name for page in PAGES for name in re.findall(r"^make ([a-z-]+)$|`make ([a-z-]+)`", page, re.M) for name in name if name}
+    named = {name for page in PAGES for pair in re.findall(r"^make ([a-z-]+)$|`make ([a-z-]+)`", page, re.M)
+             for name in pair if name}
     assert {"book", "test"} <= named <= targets
 
 
