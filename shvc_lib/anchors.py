@@ -66,8 +66,9 @@ def _as_colour(image):
     return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
-def _webp(image, method):
-    return _pillow(_as_colour(image), "WEBP", lossless=True, exact=True, method=method)
+def _webp(image, **effort):
+    """For lossless WebP `quality` is the effort spent (Pillow's default 80), and 100 with method 6 tries everything."""
+    return _pillow(_as_colour(image), "WEBP", lossless=True, exact=True, **effort)
 
 
 def _from_colour(data, shape):
@@ -110,8 +111,8 @@ def _jpegxl(image, effort):
 _jpeg2k, _jpegxl_lossy, _jpegxl_decode = (_imagecodecs(name) for name in ("jpeg2k_encode", "jpegxl_encode", "jpegxl_decode"))
 _LOSSLESS = {  # name: (encode(image) -> bytes, decode(bytes, shape) -> image, the package that must be installed)
     "PNG": (lambda x: _pillow(x, "PNG", optimize=True), _open, "PIL"),
-    "WebP": (lambda x: _webp(x, 4), _from_colour, "PIL"),
-    "WebP method 6": (lambda x: _webp(x, 6), _from_colour, "PIL"),
+    "WebP": (lambda x: _webp(x, method=4), _from_colour, "PIL"),
+    "WebP slowest": (lambda x: _webp(x, method=6, quality=100), _from_colour, "PIL"),
     "JPEG-LS": (_jpegls, _jpegls_decode, "imagecodecs"),
     "JPEG 2000": (lambda x: _jpeg2k(x, level=0, reversible=True, codecformat="j2k", numthreads=1),
                   lambda data, _: _imagecodecs("jpeg2k_decode")(data), "imagecodecs"),
