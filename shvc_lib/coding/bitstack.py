@@ -14,17 +14,26 @@ is a head of 2^32, every message keeps its head at 2^32 or above, and a pop that
 took. After any error the stack is as it was. Taught in chapter 1, *Codes*; chapter 2 is about what stacks make possible.
 """
 
+import math
+
 import constriction
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, OutOfBits
 from .cdf import IntegerCDF
+from .checks import integer
 from .rans import EMPTY, TOTAL, WORD
 
 _ROWS = constriction.stream.model.Categorical(perfect=False)
 _LAZY_ROWS = constriction.stream.model.Categorical(perfect=False, lazy=True)
 _SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
+MAX_COUNT = 1 << 31  # symbols that one pop may ask for
 _TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
+
+
+def _block(cdf):
+    """How many symbols to pop at a time."""
+    return _TABLE_ENTRIES if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
 
 
 def _coder(words):
@@ -40,9 +49,7 @@ class BitStack:
     @classmethod
     def random(cls, bits, seed=0):
         """A stack that holds `bits` random bits: the initial bits that bits-back coding borrows."""
-        if bits < 0:
-            raise InvalidInput("bits must not be negative")
-        rng = np.random.default_rng(seed)
+        bits, rng = integer("bits", bits, 0), np.random.default_rng(integer("seed", seed, 0))
         words = rng.integers(0, EMPTY, bits // WORD + 2, dtype=np.uint64)
         words[-1] = 1 << bits % WORD | words[-1] & ((1 << bits % WORD) - 1)
         stack = cls()
@@ -51,10 +58,14 @@ class BitStack:
 
     @classmethod
     def from_bytes(cls, data):
-        """The stack that `to_bytes` wrote. Raises CorruptFile when no stack is written so."""
+        """The stack that `to_bytes` wrote. Raises CorruptFile when no stack is written so, InvalidInput when `data` is not bytes."""
+        try:
+            data = bytes(memoryview(data))
+        except TypeError:
+            raise InvalidInput(f"a stack is read from bytes, got {type(data).__name__}") from None
         if len(data) <= WORD // 8 or data[-1] == 0:
             raise CorruptFile("these bytes are no stack: a stack has at least 5 bytes and does not end in a zero byte")
-        padded = bytes(data) + bytes(-len(data) % 4)
+        padded = data + bytes(-len(data) % 4)
         stack = cls()
         stack._ans = _coder(np.frombuffer(padded, dtype="<u4"))
         return stack
@@ -123,24 +134,24 @@ class BitStack:
         if not isinstance(cdf, IntegerCDF):
             raise InvalidInput(f"cdf must be an IntegerCDF, got {type(cdf).__name__}")
         if cdf.shape is None:
-            if count is None or int(count) != count or count < 1:
-                raise InvalidInput("this model has one row for any number of symbols: say how many with count=... (at least 1)")
-            shape = (int(count),)
-        elif count is not None and count != int(np.prod(cdf.shape)):
-            raise InvalidInput(f"count is {count}, but the model is of {int(np.prod(cdf.shape))} symbols")
+            if count is None:
+                raise InvalidInput("this model has one row for any number of symbols: say how many with count=...")
+            shape = (integer("count", count, 1, MAX_COUNT),)
         else:
             shape = cdf.shape
-        number = int(np.prod(shape))
+            if count is not None and integer("count", count) != math.prod(shape):
+                raise InvalidInput(f"count is {count}, but the model is of {math.prod(shape)} symbols")
+        number = math.prod(shape)
         offsets = np.zeros(number, dtype=np.int32)
         if cdf.size > 1:
-            step = number if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
+            step = _block(cdf)
             for first in range(0, number, step):
                 last = min(first + step, number)
                 offsets[first:last] = self._decode(cdf, first, last)
                 if self._ans.num_words() < 2:  # the head fell below 2^32 with no word left to refill it
                     self._put_back(offsets[:last], cdf)
                     raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
-        return (offsets.reshape(shape) + cdf.lower).astype(np.int32)
+        return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
 
     def _decode(self, cdf, first, last):
         weights = (cdf.masses(first, last) - 1).astype(np.float32)
@@ -150,7 +161,7 @@ class BitStack:
 
     def _put_back(self, offsets, cdf):
         """Undo a failed pop: encoding is the exact inverse of decoding even below the empty head."""
-        step = offsets.size if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
+        step = _block(cdf)
         for first in reversed(range(0, offsets.size, step)):
             part = offsets[first:first + step]
             masses = cdf.masses(first, first + part.size)

@@ -8,10 +8,14 @@ size / 2^24 of the mass and makes every symbol codable.
 `Uniform` and `Categorical` live here; logistic, Laplace, Gaussian and mixtures in `discretized`. Taught in chapter 1, *Codes*.
 """
 
+import math
+
 import numpy as np
 
 from ..errors import InvalidInput
+from .checks import array, integer, integers
 from .rans import PRECISION, TOTAL
+from .tables import constant, normalize
 
 MAX_SIZE, MAX_LOWER = 1 << 16, 1 << 24
 
@@ -25,14 +29,15 @@ class IntegerCDF:
     lower = 0
 
     def offsets(self, symbols):
-        """Validated symbols as flat int32 offsets 0 ... size - 1 from `lower`. Raises InvalidInput."""
-        symbols = np.asarray(symbols)
-        if symbols.dtype.kind not in "iu":
-            raise InvalidInput(f"symbols must be integers, got dtype {symbols.dtype}")
-        if symbols.size == 0:
-            raise InvalidInput("symbols is empty: there is nothing to code")
-        if self.shape is not None and symbols.size != int(np.prod(self.shape)):
-            raise InvalidInput(f"{symbols.size} symbols were given to a model of {int(np.prod(self.shape))}")
+        """Validated symbols as flat int64 offsets 0 ... size - 1 from `lower`. Raises InvalidInput.
+
+        Symbols may be flat whatever the model's shape; an array of another shape of the same size is refused as a mistake."""
+        symbols = integers("symbols", symbols)
+        if self.shape is not None:
+            if symbols.size != math.prod(self.shape):
+                raise InvalidInput(f"{symbols.size} symbols were given to a model of {math.prod(self.shape)}")
+            if symbols.ndim > 1 and len(self.shape) > 1 and symbols.shape != self.shape:
+                raise InvalidInput(f"symbols of shape {symbols.shape} were given to a model of shape {self.shape}")
         offsets = symbols.reshape(-1).astype(np.int64) - np.reshape(self.lower, -1)
         low, high = offsets.min(), offsets.max()
         if low < 0 or high >= self.size:
@@ -54,26 +59,23 @@ class IntegerCDF:
         """The whole table of integer masses: int32, shape `shape` + (size,), or (size,) for a shared row."""
         if self.shape is None:
             return self.masses(0, 1)[0]
-        return self.masses(0, int(np.prod(self.shape))).reshape(*self.shape, self.size)
+        return self.masses(0, math.prod(self.shape)).reshape(*self.shape, self.size)
 
     def bits(self, symbols):
         """Ideal codelength of each symbol in bits, -log2(freq / 2^24): float64, the shape of `symbols`."""
         return (PRECISION - np.log2(self.intervals(symbols)[1])).reshape(np.shape(symbols))
 
 
-def _check_support(size, lower):
-    if not isinstance(size, (int, np.integer)) or not 1 <= size <= MAX_SIZE:
-        raise InvalidInput(f"size must be an integer from 1 to {MAX_SIZE}, got {size!r}")
-    if np.asarray(lower).dtype.kind not in "iu" or np.abs(lower).max() > MAX_LOWER:
-        raise InvalidInput(f"lower must be an integer of at most {MAX_LOWER} in size")
+def support(size, lower):
+    """Validated (size, lower), both Python integers."""
+    return integer("size", size, 1, MAX_SIZE), integer("lower", lower, -MAX_LOWER, MAX_LOWER)
 
 
 class Uniform(IntegerCDF):
     """Equal masses over lower ... lower + size - 1 (the last one takes what does not divide 2^24)."""
 
     def __init__(self, size, lower=0):
-        _check_support(size, lower)
-        self.size, self.lower = int(size), int(lower)
+        self.size, self.lower = support(size, lower)
 
     def intervals(self, symbols):
         step = TOTAL // self.size
@@ -94,13 +96,9 @@ def quantize(probabilities):
     Each mass is 1 + floor(p * (2^24 - n)); what the floors leave over goes to the row's largest. Input: finite, not
     negative, with a positive sum (it is normalised here). Float arithmetic: for files that other machines must read, pass `Categorical` integers.
     """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if not p.ndim or p.shape[-1] == 0:
-        raise InvalidInput("probabilities is empty")
-    if not np.isfinite(p).all() or (p < 0).any() or not (p.sum(-1) > 0).all():
-        raise InvalidInput("probabilities must be finite, not negative, and have a positive sum")
-    n = p.shape[-1]
-    masses = 1 + np.floor(p / p.sum(-1, keepdims=True) * (TOTAL - n)).astype(np.int64)
+    p = normalize("probabilities", probabilities)
+    n = integer("the number of probabilities in a row", p.shape[-1], 1, MAX_SIZE)
+    masses = 1 + np.floor(p * (TOTAL - n)).astype(np.int64)
     largest = masses.argmax(-1)[..., None]
     np.put_along_axis(masses, largest, np.take_along_axis(masses, largest, -1) + TOTAL - masses.sum(-1, keepdims=True), -1)
     return masses.astype(np.int32)
@@ -115,20 +113,22 @@ class Categorical(IntegerCDF):
     """
 
     def __init__(self, probabilities, lower=0):
-        table = np.asarray(probabilities)
-        if not table.ndim or table.size == 0:
-            raise InvalidInput("probabilities is empty")
-        _check_support(table.shape[-1], lower)
-        if table.dtype.kind == "f":
+        table = array("probabilities", probabilities)
+        if table.dtype.kind in "iu":
+            table = integers("masses", table, 1, TOTAL)
+            if not table.ndim or (table.sum(-1, dtype=np.int64) != TOTAL).any():
+                raise InvalidInput("integer masses must sum to 2^24 along the last axis (or pass floats)")
+        else:
             table = quantize(table)
-        elif table.dtype.kind not in "iu" or table.min() < 1 or (table.sum(-1, dtype=np.int64) != TOTAL).any():
-            raise InvalidInput("integer masses must be at least 1 and sum to 2^24 (or pass floats)")
         self.shape = table.shape[:-1] or None
-        self.size = table.shape[-1]
-        if np.ndim(lower) and np.shape(lower) != self.shape:
-            raise InvalidInput(f"lower has shape {np.shape(lower)}, the rows have {self.shape}")
-        self.lower = np.asarray(lower, dtype=np.int32) if np.ndim(lower) else int(lower)
-        self._table = table.reshape(-1, self.size).astype(np.int32)
+        if np.ndim(array("lower", lower)):
+            self.size, _ = support(table.shape[-1], 0)
+            self.lower = constant(integers("lower", lower, -MAX_LOWER, MAX_LOWER).astype(np.int32))
+            if self.lower.shape != self.shape:
+                raise InvalidInput(f"lower has shape {self.lower.shape}, the rows have {self.shape}")
+        else:
+            self.size, self.lower = support(table.shape[-1], lower)
+        self._table = constant(table.reshape(-1, self.size).astype(np.int32))
         self._start = np.cumsum(self._table, axis=1, dtype=np.int32) - self._table
 
     def intervals(self, symbols):

@@ -8,8 +8,11 @@ a stack reverses order, everything that is pushed in several steps is pushed bac
 from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple
 
+import numpy as np
+
 from ..errors import InvalidInput
 from .cdf import IntegerCDF
+from .checks import integer, integers
 
 
 @contextmanager
@@ -33,13 +36,26 @@ class Codec(NamedTuple):
 
 def independent(cdf, count=None):
     """Symbols that are independent under one IntegerCDF; `count` for a model with a shared row."""
-    return Codec(lambda stack, x: stack.push(x, cdf), lambda stack: stack.pop(cdf, count), lambda x: float(cdf.bits(x).sum()))
+    if not isinstance(cdf, IntegerCDF):
+        raise InvalidInput(f"cdf must be an IntegerCDF, got {type(cdf).__name__}")
+    if cdf.shape is None:
+        integer("count (this model has one row for any number of symbols)", count, 1)
+
+    def check(x):
+        x = integers("symbols", x)
+        if cdf.shape is None and x.size != count:  # pop would return another number of symbols
+            raise InvalidInput(f"{x.size} symbols were given to a codec of {count}")
+        return x
+
+    return Codec(lambda stack, x: stack.push(check(x), cdf), lambda stack: stack.pop(cdf, count), lambda x: float(cdf.bits(check(x)).sum()))
 
 
 def sequence(*codecs):
     """Several codecs one after the other: x is a tuple with one entry per codec, popped in the order given."""
 
     def check(x):
+        if not isinstance(x, (tuple, list)):
+            raise InvalidInput(f"a sequence of codecs takes a tuple of values, got {type(x).__name__}")
         if len(x) != len(codecs):
             raise InvalidInput(f"{len(x)} values were given to a sequence of {len(codecs)} codecs")
 
@@ -72,7 +88,17 @@ def autoregressive(model):
     def as_codec(item):
         return independent(item) if isinstance(item, IntegerCDF) else item
 
+    def as_popped(item, value):
+        """The value as pop will return it: a generator that computes with it must not see uint8 on one side and int32 on the other."""
+        if isinstance(item, IntegerCDF) and item.shape is not None:
+            return (item.offsets(value).reshape(item.shape) + item.lower).astype(np.int32)
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            return value.astype(np.int32)
+        return value
+
     def replay(x):
+        if not isinstance(x, (tuple, list)):
+            raise InvalidInput(f"an autoregressive codec takes a list of values, got {type(x).__name__}")
         generator, codecs = model(), []
         item = next(generator, None)
         for value in x:
@@ -80,7 +106,7 @@ def autoregressive(model):
                 break
             codecs.append(as_codec(item))
             try:
-                item = generator.send(value)
+                item = generator.send(as_popped(item, value))
             except StopIteration:
                 item = None
         if item is not None or len(codecs) != len(x):

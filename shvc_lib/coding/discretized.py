@@ -16,23 +16,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import InvalidInput
 from . import tables
-from .cdf import IntegerCDF, _check_support
+from .cdf import IntegerCDF, support
+from .checks import integers
 from .rans import TOTAL
 
 WEIGHT_TOTAL = 4096  # what a mixture's integer weights sum to
 _WEIGHT_SHIFT = 6  # 2^12 * 2^18 * 2^-6 = 2^24, and every intermediate fits into int32
 _BLOCK = 1 << 15  # symbols per block when computing intervals: a block's arrays stay in the cache
-
-
-def _integers(name, values, low, high):
-    values = np.asarray(values)
-    if values.dtype.kind not in "iu":
-        raise InvalidInput(f"{name} must be integers (see mean_index, scale_index, weight_index), got dtype {values.dtype}")
-    if values.size == 0:
-        raise InvalidInput(f"{name} is empty")
-    if values.min() < low or values.max() > high:
-        raise InvalidInput(f"{name} must lie in {low} ... {high}, got {values.min()} ... {values.max()}")
-    return values
 
 
 class DiscretizedMixture(IntegerCDF):
@@ -44,19 +34,20 @@ class DiscretizedMixture(IntegerCDF):
     """
 
     def __init__(self, family, means, scales, weights=None, size=256, lower=0):
-        _check_support(size, lower)
-        means = _integers("means", means, -(1 << 29), 1 << 29)
-        scales = _integers("scales", scales, 0, tables.SCALES - 1)
-        if means.ndim == 0 or np.shape(scales) != means.shape:
-            raise InvalidInput(f"means and scales must have one shape (..., K), got {means.shape} and {np.shape(scales)}")
+        if family not in tuple(tables.FAMILIES):
+            raise InvalidInput(f"unknown family {family!r}: choose from {', '.join(tables.FAMILIES)}")
+        self.family, (self.size, self.lower) = family, support(size, lower)
+        means = integers("means (see mean_index)", means, -(1 << 29), 1 << 29)
+        scales = integers("scales (see scale_index)", scales, 0, tables.SCALES - 1)
+        if means.ndim == 0 or scales.shape != means.shape:
+            raise InvalidInput(f"means and scales must have one shape (..., K), got {means.shape} and {scales.shape}")
         self.shape, count = means.shape[:-1], means.shape[-1]
-        self.family, self.size, self.lower = family, int(size), int(lower)
         if weights is None:
             if count != 1:
                 raise InvalidInput("weights is missing: a mixture of more than one component needs them")
             self._total, self._weights = TOTAL - self.size, None
         else:
-            weights = _integers("weights", weights, 0, WEIGHT_TOTAL)
+            weights = integers("weights (see weight_index)", weights, 0, WEIGHT_TOTAL)
             if weights.shape != means.shape or (weights.sum(-1) != WEIGHT_TOTAL).any():
                 raise InvalidInput(f"weights must have the shape of means and sum to {WEIGHT_TOTAL} along the last axis")
             self._total = (TOTAL - self.size) >> _WEIGHT_SHIFT
@@ -65,11 +56,10 @@ class DiscretizedMixture(IntegerCDF):
         relative = self._components(means, count) - np.int32(tables.MEAN_STEPS * self.lower)
         self._means = np.clip(relative, low, high - tables.MEAN_STEPS, out=relative)
         self._scales = self._components(scales, count)
-        tables.cdf_table(family, self._total)  # an unknown family is an error here, not while coding
 
     @staticmethod
     def _components(values, count):
-        return np.ascontiguousarray(values.reshape(-1, count).T, dtype=np.int32)  # (K, N)
+        return np.array(values.reshape(-1, count).T, dtype=np.int32, order="C")  # (K, N), a copy: the caller's array may change
 
     def _edges_at(self, offsets, part):
         """Edge `offsets` (one per symbol of the slice `part`), without the clamping of the outermost edges."""
@@ -125,19 +115,24 @@ class DiscretizedMixture(IntegerCDF):
         return masses
 
 
+def _single(family, means, scales, size, lower):
+    return DiscretizedMixture(family, integers("means (see mean_index)", means)[..., None],
+                              integers("scales (see scale_index)", scales)[..., None], None, size, lower)
+
+
 def logistic(means, scales, size=256, lower=0):
     """Discretised logistic, one per symbol: integer means (1/16 level) and scale indices of the symbols' shape."""
-    return DiscretizedMixture("logistic", np.asarray(means)[..., None], np.asarray(scales)[..., None], None, size, lower)
+    return _single("logistic", means, scales, size, lower)
 
 
 def laplace(means, scales, size=256, lower=0):
     """Discretised Laplace; `scales` are indices of the grid for its scale b (standard deviation b * sqrt 2)."""
-    return DiscretizedMixture("laplace", np.asarray(means)[..., None], np.asarray(scales)[..., None], None, size, lower)
+    return _single("laplace", means, scales, size, lower)
 
 
 def gaussian(means, scales, size=256, lower=0):
     """Quantised Gaussian; `scales` are indices of the grid for its standard deviation."""
-    return DiscretizedMixture("gaussian", np.asarray(means)[..., None], np.asarray(scales)[..., None], None, size, lower)
+    return _single("gaussian", means, scales, size, lower)
 
 
 def logistic_mixture(means, scales, weights, size=256, lower=0):

@@ -14,11 +14,20 @@ one, as those of `constriction`'s ANS coder, which `shvc_lib.coding.BitStack` us
 """
 
 from ..errors import InvalidInput, OutOfBits
+from .checks import integer, integers
 
 PRECISION = 24  # bits of a model's integer probabilities
 TOTAL = 1 << PRECISION  # what the masses of a model sum to
 WORD = 32  # bits moved between head and tail at a time
 EMPTY = 1 << WORD  # the head of an empty message
+
+
+def _interval(start, freq):
+    """An interval of [0, 2^24) as Python integers: numpy's would overflow in the coder's arithmetic."""
+    start, freq = integer("start", start), integer("freq", freq)
+    if not (0 <= start and 1 <= freq and start + freq <= TOTAL):
+        raise InvalidInput(f"[{start}, {start} + {freq}) is no interval of [0, 2^{PRECISION})")
+    return start, freq
 
 
 class RANS:
@@ -27,17 +36,16 @@ class RANS:
     `words`: unsigned 32-bit integers as given by `words()`, lowest first; by default the empty message.
     """
 
-    def __init__(self, words=()):
-        words = [int(w) for w in words]
-        if words and (len(words) < 2 or words[-1] == 0 or any(not 0 <= w < EMPTY for w in words)):
+    def __init__(self, words=(0, 1)):
+        words = integers("words", words, 0, EMPTY - 1).reshape(-1).tolist()
+        if len(words) < 2 or words[-1] == 0:
             raise InvalidInput("words must be at least two 32-bit integers, the last of them not zero")
         self.tail = words[:-2]
-        self.head = (words[-1] << WORD | words[-2]) if words else EMPTY
+        self.head = words[-1] << WORD | words[-2]
 
     def push(self, start, freq):
         """Append the symbol whose interval is [start, start + freq) out of 2^24."""
-        if not (0 <= start and 1 <= freq and start + freq <= TOTAL):
-            raise InvalidInput(f"[{start}, {start} + {freq}) is no interval of [0, 2^{PRECISION})")
+        start, freq = _interval(start, freq)
         if self.head >= freq << (2 * WORD - PRECISION):  # the new head would not fit into 64 bits
             self.tail.append(self.head % EMPTY)
             self.head >>= WORD
@@ -49,6 +57,7 @@ class RANS:
 
     def pop(self, start, freq):
         """Remove the symbol that `peek` named, given its interval. Raises OutOfBits when the message is exhausted."""
+        start, freq = _interval(start, freq)
         if not start <= self.peek() < start + freq:
             raise InvalidInput(f"the next symbol's interval holds {self.peek()}, but [{start}, {start + freq}) was given")
         head = (self.head >> PRECISION) * freq + self.peek() - start

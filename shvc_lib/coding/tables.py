@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import InvalidInput
+from .checks import reals
 
 MEAN_STEPS = 16  # mean grid: 1/16 of a level
 SCALE_STEPS, SCALE_ZERO, SCALES = 16, 48, 192  # scale grid: exp((i - 48) / 16) levels
@@ -43,6 +44,12 @@ def _geometric(ratio, count):
     return values
 
 
+def constant(table):
+    """A shared table, protected against being written to by whoever looks at it."""
+    table.setflags(write=False)
+    return table
+
+
 def _logistic_half():
     return [(1 << 2 * _FRACTION) // (_ONE + e) for e in _geometric(_exp(-1, POINTS), REACH * POINTS)]
 
@@ -65,13 +72,13 @@ def _gaussian_half():
     return [(_ONE >> 1) + (_ONE >> 1) * a // areas[-1] for a in areas]
 
 
-_FAMILIES = {"logistic": _logistic_half, "laplace": _laplace_half, "gaussian": _gaussian_half}
+FAMILIES = {"logistic": _logistic_half, "laplace": _laplace_half, "gaussian": _gaussian_half}
 
 
 @lru_cache(maxsize=None)
 def _standard_cdf(family):
     """The standard CDF at u = -16 ... 16 with 36 fractional bits: int64, shape (65537,)."""
-    upper = np.array([v >> (_FRACTION - 36) for v in _FAMILIES[family]()], dtype=np.int64)
+    upper = np.array([v >> (_FRACTION - 36) for v in FAMILIES[family]()], dtype=np.int64)
     return np.concatenate([(1 << 36) - upper[:0:-1], upper])
 
 
@@ -82,15 +89,13 @@ def inverse_scales():
     for _ in range(SCALES):
         out.append((value * (POINTS // MEAN_STEPS) << _SHIFT) + (_ONE >> 1) >> _FRACTION)
         value = value * shrink >> _FRACTION
-    return np.array(out, dtype=np.int64)
+    return constant(np.array(out, dtype=np.int64))
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=64)
 def cdf_table(family, total):
     """round(total * CDF(u)) on the grid of u: int32, shape (65537,). `total` at most 2^24."""
-    if family not in _FAMILIES:
-        raise InvalidInput(f"unknown family {family!r}: choose from {', '.join(_FAMILIES)}")
-    return ((_standard_cdf(family) * total + (1 << 35)) >> 36).astype(np.int32)
+    return constant(((_standard_cdf(family) * total + (1 << 35)) >> 36).astype(np.int32))
 
 
 def cdf_values(family, total, offsets, scales):
@@ -114,7 +119,7 @@ def row_table(family, total):
     """
     offsets = MEAN_STEPS * (np.arange(ROW) - _ROW_ZERO)[None, :] - np.arange(MEAN_STEPS)[:, None]
     rows = [cdf_values(family, total, offsets, i) for i in range(SCALES)]
-    return np.stack(rows).reshape(-1)
+    return constant(np.stack(rows).reshape(-1))
 
 
 def row_start(means, scales):
@@ -125,26 +130,32 @@ def row_start(means, scales):
 
 def mean_index(means):
     """Float means in levels -> int32 means in 1/16 of a level (rounded). Raises InvalidInput on NaN or infinity."""
-    means = np.asarray(means, dtype=np.float64)
-    if not np.isfinite(means).all() or (np.abs(means) >= 1 << 26).any():
-        raise InvalidInput("means must be finite and below 2^26 in size")
+    means = reals("means", means)
+    if np.abs(means).max() > 1 << 25:
+        raise InvalidInput("means must be at most 2^25 in size")
     return np.rint(means * MEAN_STEPS).astype(np.int32)
 
 
 def scale_index(scales):
     """Float scales in levels (> 0) -> int32 indices of the scale grid exp((i - 48) / 16), clamped to 0 ... 191."""
-    scales = np.asarray(scales, dtype=np.float64)
-    if not (np.isfinite(scales) & (scales > 0)).all():
-        raise InvalidInput("scales must be finite and positive")
+    scales = reals("scales", scales)
+    if scales.min() <= 0:
+        raise InvalidInput("scales must be positive")
     return np.clip(np.rint(SCALE_STEPS * np.log(scales)) + SCALE_ZERO, 0, SCALES - 1).astype(np.int32)
+
+
+def normalize(name, weights):
+    """Float weights (..., K) >= 0 -> float64 weights that sum to 1 along the last axis."""
+    weights = reals(name, weights)
+    if not weights.ndim or weights.min() < 0 or weights.max(-1).min() == 0:
+        raise InvalidInput(f"{name} must not be negative and have a positive sum along the last axis")
+    weights = weights / weights.max(-1, keepdims=True)  # first, so that the sum of huge or tiny numbers neither overflows nor vanishes
+    return weights / weights.sum(-1, keepdims=True)
 
 
 def weight_index(weights, total=4096):
     """Float weights (..., K) >= 0 with a positive sum -> int32 weights that sum to exactly `total` (largest remainders)."""
-    weights = np.asarray(weights, dtype=np.float64)
-    if not weights.ndim or not np.isfinite(weights).all() or (weights < 0).any() or not (weights.sum(-1) > 0).all():
-        raise InvalidInput("weights must be finite, not negative, and have a positive sum along the last axis")
-    exact = weights / weights.sum(-1, keepdims=True) * total
+    exact = normalize("weights", weights) * total
     whole = np.floor(exact).astype(np.int32)
     rank = np.argsort(np.argsort(whole - exact, axis=-1, kind="stable"), axis=-1, kind="stable")
     return whole + (rank < (total - whole.sum(-1, keepdims=True)))
