@@ -3,8 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from shvc_lib.coding import (TOTAL, BitStack, Categorical, DiscretizedMixture, Uniform, gaussian, laplace, logistic, logistic_mixture,
-                             weight_index)
+from shvc_lib.coding import TOTAL, BitStack, Categorical, Uniform, gaussian, laplace, logistic, logistic_mixture, weight_index
 
 KINDS = ("uniform", "categorical", "rows", "windows", "logistic", "laplace", "gaussian", "mixture")
 SINGLE = {"logistic": logistic, "laplace": laplace, "gaussian": gaussian}
@@ -61,8 +60,3 @@ def coded(draw, sizes=(1, 2, 3, 17, 255, 256, 257, 2000), most=40):
 def stacks():
     """Stacks with anything on them: nothing, a few bits, many."""
     return st.builds(BitStack.random, st.one_of(st.just(0), st.integers(0, 70), st.integers(0, 5000)), st.integers(0, 2**32))
-
-
-def mixture_of(family, means, scales, weights, size=256, lower=0):
-    """DiscretizedMixture from lists, one row per symbol."""
-    return DiscretizedMixture(family, np.array(means), np.array(scales), None if weights is None else np.array(weights), size, lower)

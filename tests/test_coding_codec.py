@@ -10,6 +10,9 @@ from shvc_lib.errors import InvalidInput, OutOfBits
 from strategies import coded, count_of, stacks
 
 
+pytestmark = pytest.mark.filterwarnings("error")  # numpy's too
+
+
 def check(codec, x, stack, equal):
     """The contract that every codec keeps: pop(push(x)) == x, the stack restored, at most bits(x) + 64."""
     before = stack.copy()

@@ -11,6 +11,7 @@ from shvc_lib.coding import PRECISION, RANS, TOTAL, BitStack, Categorical
 from shvc_lib.errors import InvalidInput, OutOfBits
 from strategies import KINDS, count_of, random_model, random_symbols
 
+pytestmark = pytest.mark.filterwarnings("error")  # numpy's too
 SIZES = (1, 2, 3, 5, 64, 255, 256, 257, 1000, 4096)
 
 

@@ -99,12 +99,16 @@ def cdf_table(family, total):
 
 
 def cdf_values(family, total, offsets, scales):
-    """round(total * CDF((edge - mean) / scale)) as integers.
+    """total * CDF((edge - mean) / scale) as integers, linear between the points of the table (and so still monotone).
 
     `offsets`: edge - mean in 1/16 of a level (integers); `scales`: indices of the scale grid. They broadcast. int32.
     """
-    u = np.asarray(offsets, dtype=np.int64) * inverse_scales()[scales] >> _SHIFT
-    return cdf_table(family, total)[np.clip(u, -REACH * POINTS, REACH * POINTS) + REACH * POINTS]
+    u = np.asarray(offsets, dtype=np.int64) * inverse_scales()[scales] + (REACH * POINTS << _SHIFT)
+    u = np.clip(u, 0, (2 * REACH * POINTS << _SHIFT) - 1)
+    table, point = cdf_table(family, total), u >> _SHIFT
+    low = table[point]
+    # Levels may be finer than the table: without this, a wide distribution would give neighbours 0, 1 or 2 steps of mass.
+    return low + ((table[point + 1] - low) * (u & (1 << _SHIFT) - 1) >> _SHIFT).astype(np.int32)
 
 
 ROW = ROW_SIZE + 2 * (ROW_SIZE + MARGIN)  # one row: the CDF at every edge that a clamped mean can ask for
