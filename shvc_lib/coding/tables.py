@@ -3,7 +3,7 @@
 A coder's two ends must agree on every probability to the last unit, and `exp` does not: numpy, torch and the C library differ in
 the last digit, and so do two processors. Here the exponential is computed once, in exact integer fixed point (Python's
 integers, 160 fractional bits), and tabulated; whatever follows is integer arithmetic. A table of a monotone function, looked up at a
-monotone index, is monotone by construction, so no symbol can end up with a negative mass.
+monotone index and linear in between, is monotone by construction, so no symbol can end up with a negative mass.
 
 Three standard CDFs (mean 0, scale 1) on a grid of 2048 points per unit, |u| <= 16: the logistic 1 / (1 + e^-u), the Laplace
 and the Gaussian. Means of discretised distributions are multiples of 1/16 of a level, scales lie on the grid
