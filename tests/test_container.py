@@ -130,4 +130,4 @@ def test_the_documented_layout_is_the_layout():
     assert file[18] == len(payload) < 128 and file[19:23] == struct.pack("<I", crc32(IMAGE)) and file[23:27] == struct.pack("<I", crc32(payload, crc32(file[:23])))
 
 
-GOLDEN = "534856430100066c696e65617201000605032cd7fcd4a7a12c6d7fdfcd07ebad5f775b5f93833d50925e4702947e963ab3733c7f9f00f573497c9a0a577ee0383e00070e774909"
+GOLDEN = "534856430100066c696e65617201000605032cd7fcd4a7d548c9cae065016f0ce67b5657f87c8bb7ad7036111885067b9680b9c4e805bb30eb7dcc2f817e60406b00070e774709"
