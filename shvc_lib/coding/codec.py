@@ -1,8 +1,10 @@
 """Codecs: things that can be pushed onto a stack and popped again, and ways of building them from smaller ones.
 
 A codec owns three functions. `push(stack, x)` and `pop(stack)` are inverses, `pop(push(x)) == x`, whatever lies below on the stack;
-`bits(x)` is the ideal codelength under the very integers the coder uses, and a push costs at most `bits(x)` + 64. Because
-a stack reverses order, everything that is pushed in several steps is pushed backwards. Taught in chapter 1, *Codes*.
+`bits(x)` is the ideal codelength under the very integers the coder uses. A push of anything
+drawn from the model costs at most `bits(x)` + 64; a million repeats of one symbol can cost some hundred bits more, because integer
+division then rounds the same way every time. A stack reverses order, so what is pushed in several steps is pushed backwards. Taught in
+chapter 1, *Codes*.
 """
 
 from contextlib import contextmanager

@@ -61,21 +61,23 @@ class DiscretizedMixture(IntegerCDF):
     def _components(values, count):
         return np.array(values.reshape(-1, count).T, dtype=np.int32, order="C")  # (K, N), a copy: the caller's array may change
 
-    def _edges_at(self, offsets, part):
-        """Edge `offsets` (one per symbol of the slice `part`), without the clamping of the outermost edges."""
-        small, total = self.size <= tables.ROW_SIZE, 0
-        table = tables.row_table(self.family, self._total) if small else None
+    def _cdf(self, part, offsets=None):
+        """The mixture's CDF, without the count per level, for the symbols in the slice `part`: at edge offsets[i] for symbol i, shape
+        (symbols,), or at every edge, shape (symbols, size + 1). int32."""
+        spread = (lambda values: values[part]) if offsets is not None else (lambda values: values[part, None])
+        edges = np.arange(self.size + 1) if offsets is None else offsets
         for k in range(len(self._means)):
-            means, scales = self._means[k, part], self._scales[k, part]
-            if small:
-                values = table.take(tables.row_start(means, scales) + offsets)
+            if self.size <= tables.ROW_SIZE:
+                table, rows = tables.row_table(self.family, self._total), tables.row_start(self._means[k, part], self._scales[k, part])
+                values = sliding_window_view(table, edges.size)[rows] if offsets is None else table.take(rows + edges)
             else:
-                distance = tables.MEAN_STEPS * offsets.astype(np.int64) - tables.MEAN_STEPS // 2 - means
-                values = tables.cdf_values(self.family, self._total, distance, scales)
+                distance = tables.MEAN_STEPS * edges.astype(np.int64) - tables.MEAN_STEPS // 2 - spread(self._means[k])
+                values = tables.cdf_values(self.family, self._total, distance, spread(self._scales[k]))
             if self._weights is None:
-                return values + offsets
-            total = total + values * self._weights[k, part]
-        return (total >> _WEIGHT_SHIFT) + offsets
+                return values
+            values *= spread(self._weights[k])
+            total = values if k == 0 else np.add(total, values, out=total)
+        return np.right_shift(total, _WEIGHT_SHIFT, out=total)
 
     def intervals(self, symbols):
         offsets = self.offsets(symbols).astype(np.int32)
@@ -83,36 +85,16 @@ class DiscretizedMixture(IntegerCDF):
         for first in range(0, offsets.size, _BLOCK):
             part = slice(first, first + _BLOCK)
             x = offsets[part]
-            low, high = self._edges_at(x, part), self._edges_at(x + 1, part)
+            low, high = self._cdf(part, x) + x, self._cdf(part, x + 1) + (x + 1)
             low[x == 0] = 0
             high[x == self.size - 1] = TOTAL
             start[part], freq[part] = low, high - low
         return start, freq
 
     def masses(self, first, last):
-        part, edges = slice(first, last), np.arange(self.size + 1, dtype=np.int32)
-        if self.size <= tables.ROW_SIZE:
-            windows = sliding_window_view(tables.row_table(self.family, self._total), self.size + 1)
-            total = 0
-            for k in range(len(self._means)):
-                rows = windows[tables.row_start(self._means[k, part], self._scales[k, part])]
-                if self._weights is not None:
-                    rows *= self._weights[k, part, None]
-                total = rows if k == 0 else np.add(total, rows, out=total)
-            if self._weights is not None:
-                total >>= _WEIGHT_SHIFT
-        else:
-            distance = tables.MEAN_STEPS * edges.astype(np.int64) - tables.MEAN_STEPS // 2
-            total = 0
-            for k in range(len(self._means)):
-                values = tables.cdf_values(self.family, self._total, distance - self._means[k, part, None], self._scales[k, part, None])
-                total = total + (values if self._weights is None else values * self._weights[k, part, None])
-            if self._weights is not None:
-                total >>= _WEIGHT_SHIFT
-        total[:, 0], total[:, -1] = 0, TOTAL - self.size
-        masses = np.subtract(total[:, 1:], total[:, :-1])
-        masses += 1
-        return masses
+        cdf = self._cdf(slice(first, last))
+        cdf[:, 0], cdf[:, -1] = 0, TOTAL - self.size
+        return np.subtract(cdf[:, 1:], cdf[:, :-1]) + 1
 
 
 def _single(family, means, scales, size, lower):
