@@ -20,6 +20,8 @@ venv: .venv/installed
 	  || { echo "The book needs Python 3.10 to 3.13. Name one: make book PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@# Notebook kernels are reached from this machine alone; without this each start warns that it is not encrypted.
+	@mkdir -p .venv/etc/ipython && echo "c.IPKernelApp.log_level = 40" > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 # Editable, so that the notebooks run with the library as it is in this folder.
