@@ -2,23 +2,33 @@
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
-value. `images` codes the embedded photographs (or a folder) with the models and the classical codecs. Times are the best of
-several runs, all in one process: compare columns, not machines.
+value. Times are the best of several runs, all in one process: compare columns, not machines. `images` codes photographs (embedded, Kodak's, or a
+folder's) with the models and the classical codecs; `--json` keeps the sizes as data/results does (times belong to a machine and an hour).
 """
 
 import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
 import math
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import constriction
 import numpy as np
 
-from . import anchors, codec, data, models
+from . import __version__, anchors, codec, data, models
 from .coding import BitStack, logistic_mixture, mean_index, scale_index, weight_index
-from .errors import ShvcError
+from .errors import InvalidInput, ShvcError
+from .images import write_bytes
+
+SLOWEST = ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000", "JPEG XL effort 9")
 
 
 def _best(function, repeats):
@@ -90,47 +100,93 @@ def coding(count=1 << 18, custom_count=1 << 13, repeats=5):
             ("constriction CustomModel", custom_count, *custom, None, None)]
 
 
-def images(pictures, model_names):
-    """Rows (image, codec, bytes, bits per sub-pixel, encode seconds, decode seconds); every file decoded and compared."""
-    rows = []
+def images(pictures, model_names, codecs=None):
+    """One dict per image and codec: image, codec, bytes, bits_per_dim (actual), seconds_encode, seconds_decode.
+
+    pictures: pairs (name, image); model_names: models of `shvc_lib`; codecs: names from `anchors.LOSSLESS`, by default the quick ones. Every file is decoded
+    and compared.
+    """
     for name, image in pictures:
         for model in model_names:
             seconds_encode, file = _best(lambda: codec.encode(image, model), 1)
             seconds_decode, back = _best(lambda: codec.decode(file), 1)
             if not (back == image).all():
                 raise AssertionError(f"{model} changed {name}")
-            rows.append((name, model, len(file), 8 * len(file) / image.size, seconds_encode, seconds_decode))
-        rows += [(name, a.name, a.bytes, a.bits_per_dim, a.seconds_encode, a.seconds_decode)
-                 for a in anchors.lossless(image)]
-    return rows
+            yield {"image": str(name), "codec": model, "bytes": len(file), "bits_per_dim": 8 * len(file) / image.size,
+                   "seconds_encode": seconds_encode, "seconds_decode": seconds_decode}
+        for anchor in anchors.lossless(image, codecs):
+            yield {"image": str(name), "codec": anchor.name, "bytes": anchor.bytes, "bits_per_dim": anchor.bits_per_dim,
+                   "seconds_encode": anchor.seconds_encode, "seconds_decode": anchor.seconds_decode}
+
+
+def means(rows):
+    """Mean bits per sub-pixel over the images, by codec."""
+    rates = {}
+    for row in rows:
+        rates.setdefault(row["codec"], []).append(row["bits_per_dim"])
+    return {name: sum(values) / len(values) for name, values in rates.items()}
+
+
+def _circumstances(argv):
+    """How a result was made: what every file in data/results says."""
+    packages = ("numpy", "scipy", "constriction", "Pillow", "imagecodecs")
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True) if shutil.which("git") else None
+    return {"command": "python -m shvc_lib.bench " + " ".join(argv), "date": datetime.date.today().isoformat(),
+            "commit": git.stdout.strip() if git and not git.returncode else f"version {__version__}",
+            "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores, no GPU", "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in packages if importlib.util.find_spec(name.replace("Pillow", "PIL"))}}
 
 
 def main(argv=None):
     """Print one benchmark's table; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     top = argparse.ArgumentParser(prog="python -m shvc_lib.bench", description=__doc__.split("\n")[0])
     commands = top.add_subparsers(dest="command", required=True)
     sub = commands.add_parser("coding", help="symbols per second of the entropy coder")
     sub.add_argument("--symbols", type=int, default=1 << 18)
     sub = commands.add_parser("images", help="bytes and seconds of whole images")
-    sub.add_argument("--images", metavar="DIR", help="a folder of images (default: the embedded photographs)")
+    sub.add_argument("--images", metavar="SET", default="photographs", help="photographs (embedded, the default), kodak, or a folder of images")
+    sub.add_argument("--slowest", action="store_true", help="the classical codecs at their slowest and best settings")
+    sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     args = top.parse_args(argv)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}")
     try:
-        if args.command == "coding":
-            rows = coding(args.symbols)
-            print(f"{'coder':34} {'symbols':>9} {'encode M/s':>11} {'decode M/s':>11} {'ideal bits':>12} {'actual bits':>12} {'overhead':>9}")
-            for name, count, enc, dec, ideal, actual in rows:
-                bits = f"{ideal:12.0f} {actual:12d} {actual - ideal:9.0f}" if ideal else ""
-                print(f"{name:34} {count:9d} {count / enc / 1e6:11.2f} {count / dec / 1e6:11.2f} {bits}")
-        else:
-            pictures = data.folder(args.images) if args.images else [(n, data.photograph(n)) for n in data.PHOTOGRAPHS]
-            print(f"{'image':24} {'codec':22} {'bytes':>9} {'bits/sub-pixel':>15} {'encode s':>9} {'decode s':>9}")
-            for name, coder, size, rate, enc, dec in images(pictures, list(models.MODELS)):
-                print(f"{str(name)[-24:]:24} {coder:22} {size:9d} {rate:15.3f} {enc:9.2f} {dec:9.2f}")
+        (_main_coding if args.command == "coding" else _main_images)(args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _main_coding(args, argv):
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}; one thread")
+    print(f"{'coder':34} {'symbols':>9} {'encode M/s':>11} {'decode M/s':>11} {'ideal bits':>12} {'actual bits':>12} {'overhead':>9}")
+    for name, count, encode, decode, ideal, actual in coding(args.symbols):
+        bits = f"{ideal:12.0f} {actual:12d} {actual - ideal:9.0f}" if ideal else ""
+        print(f"{name:34} {count:9d} {count / encode / 1e6:11.2f} {count / decode / 1e6:11.2f} {bits}")
+
+
+def _main_images(args, argv):
+    if args.images == "photographs":
+        pictures = [(name, data.photograph(name)) for name in data.PHOTOGRAPHS]
+    elif args.images == "kodak":
+        pictures = [(f"kodim{i:02d}", image) for i, image in enumerate(data.kodak(), 1)]
+    else:
+        pictures = data.folder(args.images)
+    if args.json and Path(args.json).exists():
+        raise InvalidInput(f"{args.json}: this file exists; name another")
+    rows = []
+    print(f"{'image':24} {'codec':20} {'bytes':>9} {'bits/sub-pixel':>15} {'encode s':>9} {'decode s':>9}")
+    for row in images(pictures, list(models.MODELS), SLOWEST if args.slowest else None):
+        rows.append(row)
+        print(f"{row['image'][-24:]:24} {row['codec']:20} {row['bytes']:9d} {row['bits_per_dim']:15.3f} "
+              f"{row['seconds_encode']:9.2f} {row['seconds_decode']:9.2f}", flush=True)
+    for name, rate in means(rows).items():
+        print(f"{'mean of ' + str(len(pictures)):24} {name:20} {'':9} {rate:15.3f}")
+    if args.json:
+        result = {"description": f"Actual bits per sub-pixel, lossless, every file decoded and compared; images: {args.images}",
+                  **_circumstances(argv), "mean_bits_per_dim": means(rows),
+                  "rows": [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]}
+        write_bytes(args.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

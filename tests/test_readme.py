@@ -1,6 +1,7 @@
 """What README.md tells a newcomer to type works, and what it claims is so."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -121,3 +122,11 @@ def test_the_picture_is_described_alike_everywhere():
     alts = {re.search(r'alt="([^"]+)"', README)[1]}
     alts |= set(re.findall(r"^:alt: (Four stacks.*)$", (ROOT / "book" / "intro.md").read_text(encoding="utf-8"), re.M))
     assert len(alts) == 1
+
+
+def test_kodak_means_are_those_of_the_kept_result():
+    kept = json.loads((ROOT / "data" / "results" / "kodak_lossless.json").read_text(encoding="utf-8"))["mean_bits_per_dim"]
+    names = {"PNG": "PNG", "JPEG 2000": "JPEG 2000", "WebP": "WebP slowest", "`linear`": "linear", "JPEG XL": "JPEG XL effort 9"}
+    sentence = " ".join(re.search(r"On the 24 Kodak images.*?JPEG XL \(", README, re.S)[0].split())
+    printed = {name: value for value, name in re.findall(r"(\d\.\d{3}) for (`linear`|[A-Z][A-Za-z0-9 ]*?)(?=,| and| \()", sentence)}
+    assert printed == {name: f"{kept[key]:.3f}" for name, key in names.items()}
