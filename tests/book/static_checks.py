@@ -24,6 +24,7 @@ RAW_MARKUP = [
     (re.compile(r"(```|:::)"), "a MyST fence"),
     (re.compile(r"^\([\w-]+\)=\s*$", re.MULTILINE), "a MyST target"),
     (re.compile(r"\{\{.*?\}\}"), "a substitution"),
+    (re.compile(r"\|\s*:?[-–—]+:?\s*\|"), "a Markdown table"),
     (re.compile(r"\$[^$\n]*\$|\\[A-Za-z]{2,}"), "TeX"),
 ]
 

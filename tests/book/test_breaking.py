@@ -78,6 +78,7 @@ STATIC = [
     (insert("<p>```{note}</p>"), "raw_markup", "a MyST fence"),
     (insert("<p>(fig-none)=</p>"), "raw_markup", "a MyST target"),
     (insert("<p>{{ bits }}</p>"), "raw_markup", "a substitution"),
+    (insert("<p>| a | b | | —: | --- |</p>"), "raw_markup", "a Markdown table"),
     (insert("<p>costs $h(p)$ bits</p>"), "raw_markup", "TeX"),
     (insert(r"<p>costs \log p bits</p>"), "raw_markup", "TeX"),
 ]
