@@ -2,6 +2,7 @@
 
 import pytest
 import static_checks
+from selenium.webdriver.common.by import By
 
 
 def report(findings):
@@ -31,3 +32,15 @@ def test_the_book_has_pages_formulas_and_a_slider(html):
     assert len(text) >= 9
     assert sum('class="math' in page for page in text) >= 3
     assert any('class="frames"' in page for page in text)
+
+
+def test_without_javascript_a_slider_is_its_starting_picture(html, chrome):
+    page = next(p for p in static_checks.pages(html) if 'class="frames"' in p.read_text(encoding="utf-8"))
+    chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        chrome.get(page.as_uri())
+        box = chrome.find_element(By.CSS_SELECTOR, ".frames")
+        assert box.find_element(By.TAG_NAME, "img").is_displayed()
+        assert not box.find_element(By.TAG_NAME, "input").is_displayed(), "a slider that does nothing is shown"
+    finally:
+        chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
