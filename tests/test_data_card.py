@@ -66,6 +66,10 @@ def test_the_card_lists_the_data_sets_with_their_sizes():
     assert rows == {name: str(item.download_mb) for name, item in data.DATASETS.items()}
 
 
+def test_the_card_lists_the_results():
+    assert re.findall(r"^\| `(\w+\.json)` \|", CARD, re.M) == sorted(path.name for path in (ROOT / "data" / "results").glob("*"))
+
+
 def test_the_repository_holds_no_photographs():
     kinds = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jxl", ".avif"}
     folders = ["book", "data", "shvc_lib", "tests", "tools"]
