@@ -48,6 +48,20 @@ def test_only_the_stained_tissue_was_once_a_jpeg(name):
         assert coherence < 0.25
 
 
+def colour_alternation(image):
+    """Red minus green from column to column: the larger mean step of even and of odd columns over the smaller. Colours that were
+    once stored at half width and interpolated have every other step smaller."""
+    steps = np.abs(np.diff(image[..., 0].astype(int) - image[..., 1], axis=1)).mean(0)
+    even, odd = steps[::2].mean(), steps[1::2].mean()
+    return max(even, odd) / min(even, odd)
+
+
+@pytest.mark.parametrize("name", data.PHOTOGRAPHS)
+def test_which_colours_were_once_stored_at_half_width(name):
+    alternation = colour_alternation(data.photograph(name))
+    assert alternation > 1.2 if name in ("chelsea", "immunohistochemistry") else alternation < 1.06, alternation
+
+
 def test_the_fingerprint_is_found_where_there_is_one():
     crop = data.photograph("chelsea")[:200, :208]
     file = io.BytesIO()
