@@ -30,7 +30,7 @@ FLAGS = (
     " --proxy-server=127.0.0.1:9 --proxy-bypass-list=<-loopback>"
 )
 
-# Folded parts are unfolded, so that what is in them is measured too. Then MathJax is given ten seconds.
+# Folded parts are unfolded, so that what is in them is measured too. Then MathJax, if the page has it, gets ten seconds.
 SETTLE = """
 const done = arguments[0], start = Date.now();
 document.querySelectorAll("details").forEach(d => d.open = true);
@@ -38,7 +38,7 @@ document.querySelectorAll(".toggle-hidden").forEach(e => e.classList.remove("tog
 const settle = () => document.fonts.ready.then(() => requestAnimationFrame(() => done()));
 const wait = () => window.MathJax?.startup?.promise ? MathJax.startup.promise.then(settle)
   : Date.now() - start < 10000 ? setTimeout(wait, 50) : done();
-document.querySelector(".math") ? wait() : settle();
+document.querySelector("script[src*=mathjax]") ? wait() : settle();
 """
 
 MATHEMATICS = r"""

@@ -36,11 +36,12 @@ def pages(html):
 
 def parsed(path):
     """The page as a tree; read again only when the file has changed."""
-    return _parsed(path, path.stat().st_mtime_ns)
+    state = path.stat()
+    return _parsed(path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=None)
-def _parsed(path, _time):
+def _parsed(path, time, size):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
@@ -133,7 +134,14 @@ def broken_links(html):
 
 
 def _anchors(path):
-    soup = parsed(path)
+    """The names of the places in a page that a link can lead to."""
+    state = path.stat()
+    return _anchors_of(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=None)
+def _anchors_of(path, time, size):
+    soup = _parsed(path, time, size)
     return {e["id"] for e in soup.find_all(id=True)} | {e["name"] for e in soup.find_all("a", attrs={"name": True})}
 
 
