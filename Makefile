@@ -1,7 +1,6 @@
 # Everything a person types. `make book` and `make test` need Python 3.10 to 3.13 and, once, a network for pip.
 PYTHON ?= python3
 PY := .venv/bin/python
-PYTEST := $(PY) -m pytest -p no:cacheprovider
 
 .PHONY: help venv book test lock clean
 .DEFAULT_GOAL := help
@@ -32,11 +31,9 @@ venv: .venv/installed
 book: venv
 	@$(PY) tools/build_book.py
 
-# The library first; then the book is built, and its pages and its notebooks are tested.
+# The library, the notebooks, the book and its pages, in two lanes for two cores.
 test: venv
-	$(PYTEST) tests --ignore=tests/book
-	@$(PY) tools/build_book.py
-	BOOK_MUST_BE_BUILT=1 $(PYTEST) tests/book book --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+	@$(PY) tools/run_tests.py
 
 lock: venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
