@@ -3,6 +3,10 @@
 import contextlib
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +48,7 @@ class Net(torch.nn.Module):
 def split(images):
     """uint8 (B, H, W, 3) -> context (B, 3, H/2, W/2), multiples of 1/128, and targets (B, H/2, W/2, 3)."""
     images = torch.from_numpy(images)
-    return (images[:, ::2, ::2].permute(0, 3, 1, 2) - 128.0) / 128, images[:, 1::2, 1::2].contiguous()
+    return (images[:, ::2, ::2].permute(0, 3, 1, 2).contiguous() - 128.0) / 128, images[:, 1::2, 1::2].contiguous()
 
 
 def parameters(outputs):
@@ -210,7 +214,7 @@ def test_every_kind_of_layer(kind):
         wild = torch.cat([x, x.sign()]) * factor
         with nn.arithmetic(twin, "int64"):
             expected = twin(wild)
-        for way in WAYS:
+        for way, run in WAYS.items():
             if way != "channels last" or wild.dim() == 4:
                 assert torch.equal(run(twin, wild).double(), expected), way
     sums = twin.weight.long().flatten(1).abs().sum(1) * 2048 + twin.bias.abs()
@@ -384,15 +388,46 @@ def test_layers_without_a_twin_are_refused_by_name():
         pass
 
 
-def test_settings_are_put_back():
+def settings():
+    backends = torch.backends
+    precisions = [p.fp32_precision for p in (backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv)] if hasattr(backends.mkldnn, "conv") else []
+    return torch._C._get_nnpack_enabled(), backends.cudnn.enabled, backends.cudnn.allow_tf32, *precisions
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # the settings can be looked at without a GPU
+def test_settings_are_put_back(device):
     for enabled in (True, False):
-        with torch.backends.nnpack.flags(enabled=enabled):
-            with nn.exact_kernels():
-                assert not torch._C._get_nnpack_enabled()
-            assert torch._C._get_nnpack_enabled() == enabled
-    with pytest.raises(ZeroDivisionError), nn.exact_kernels():
+        for precision in ("highest", "high", "medium"):
+            with torch.backends.nnpack.flags(enabled=enabled):
+                torch.set_float32_matmul_precision(precision)
+                before = settings()
+                try:
+                    with nn.exact_kernels(device):
+                        nnpack, cudnn, _, *rest = settings()
+                        assert not cudnn if device == "cuda" else not nnpack
+                        assert not rest or rest[device == "cpu"] in ("none", "ieee")
+                    assert settings() == before and torch.get_float32_matmul_precision() == precision
+                finally:
+                    torch.set_float32_matmul_precision("highest")
+    before = settings()
+    with pytest.raises(ZeroDivisionError), nn.exact_kernels(device):
         1 / 0
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert settings() == before
+
+
+def test_another_process_with_older_instructions_computes_the_same(twin, held_out, tmp_path):
+    """torch and oneDNN restricted to SSE4.1 and one image at a time: other kernels, other orders of addition."""
+    x = split(held_out[:8])[0]
+    nn.save_exact(twin, tmp_path / "net.safetensors")
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    code = ("import sys, torch; from safetensors.torch import load_file, save_file; from test_nn_exact import Net, nn, one_by_one\n"
+            "folder = sys.argv[1]; x = load_file(folder + '/x.safetensors')['x']; net = nn.load_exact(Net(), folder + '/net.safetensors')\n"
+            "save_file({'y': one_by_one(net, x)}, folder + '/y.safetensors'); print(torch.backends.cpu.get_cpu_capability())")
+    older = dict(os.environ, ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41", MKL_ENABLE_INSTRUCTIONS="SSE4_2",
+                 PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(nn.__file__).parents[2])]))
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=older, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(load_file(tmp_path / "y.safetensors")["y"], twin(x)), done.stdout
 
 
 def test_a_layer_of_zeros_and_one_of_huge_bias():

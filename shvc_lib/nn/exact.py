@@ -68,7 +68,8 @@ def to_exact(model, run):
     with torch.no_grad():
         outputs = _tensors(run(twin))
     if not all(torch.equal(a.double(), b.double()) for a, b in zip(outputs, expected, strict=True)):
-        raise InvalidInput("the model does more than add, compare and re-arrange what its layers return: float32 and float64 differ")
+        raise InvalidInput("float32 and float64 differ: the model does more than add, compare and re-arrange what its layers "
+                           "return (or the run uses other data at each call)")
     return twin
 
 

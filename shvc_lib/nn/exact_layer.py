@@ -40,15 +40,20 @@ def exact_kernels(device="cpu"):
 
     The settings are torch's, global to the process: do not change them from another thread meanwhile.
     """
-    kind, precision = torch.device(device).type, torch.get_float32_matmul_precision()
+    kind, backends = torch.device(device).type, torch.backends
     with contextlib.ExitStack() as stack:
         if kind == "cuda":  # cuDNN may choose a Winograd kernel even when asked for determinism; torch's own path is a matrix product
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False, allow_tf32=False))
+            stack.enter_context(backends.cudnn.flags(enabled=False, allow_tf32=False))
         else:
-            stack.callback(torch.backends.nnpack.set_flags, *torch.backends.nnpack.set_flags(False))
-        if precision != "highest":  # "high" and "medium" allow TF32 and bfloat16
+            stack.callback(backends.nnpack.set_flags, *backends.nnpack.set_flags(False))
+        if hasattr(backends.mkldnn, "matmul"):  # torch 2.9 and later: a setting for each, "none" meaning plain float32
+            for setting in [backends.cuda.matmul] if kind == "cuda" else [backends.mkldnn.matmul, backends.mkldnn.conv]:
+                if setting.fp32_precision not in ("none", "ieee"):  # "tf32" and "bf16" shorten the factors
+                    stack.callback(setattr, setting, "fp32_precision", setting.fp32_precision)
+                    setting.fp32_precision = "ieee"
+        elif torch.get_float32_matmul_precision() != "highest":
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("highest")
-            stack.callback(torch.set_float32_matmul_precision, precision)
         if torch.is_autocast_enabled(kind):
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield

@@ -43,7 +43,9 @@ def round_shift(values, shift):
 
 
 def exact_means(values, bits=OUTPUT_BITS):
-    """Integers in 2^-bits of a level -> int32 means in 1/16 of a level. A network whose unit is 128 levels passes bits - 7."""
+    """Integers in 2^-bits of a level -> int32 means in 1/16 of a level. A network whose unit is 128 levels passes bits - 7.
+
+    Weak autoregression stays in integers too: beta in 2^-bits times the integer x - 128 is a shift of the mean in 2^-bits of a level."""
     means = round_shift(integers("means", values, -(1 << 40), 1 << 40).astype(np.int64), bits - (MEAN_STEPS.bit_length() - 1))
     return np.clip(means, -(1 << 29), 1 << 29).astype(np.int32)
 
