@@ -56,11 +56,11 @@ def to_exact(model, run):
         if layer not in reaches:
             raise InvalidInput(f"{name}: not used by the calibration run, so its activations' range is unknown")
         try:
-            twins[layer] = ExactLayer(layer)
+            twins[layer] = ExactLayer(layer).to(layer.weight.device)
             twins[layer].quantize(layer.weight, layer.bias, reaches[layer])
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
-    twin = _replace(copied, twins)
+    twin = _replace(copied, twins).requires_grad_(False)
     for values in _loose_floats(twin).values():
         values.data = (values.data * 2**GRID_BITS).round().clamp(-GRID_LIMIT, GRID_LIMIT) / 2**GRID_BITS
     with torch.no_grad(), arithmetic(twin, "float64"):
@@ -103,7 +103,7 @@ def load_exact(model, path):
     Raises MissingData, CorruptFile for a file that is none of ours, InvalidInput if it belongs to another architecture or breaks the bound.
     """
     twin = copy.deepcopy(model).cpu().eval()
-    twin = _replace(twin, {layer: ExactLayer(layer) for layer in _find_layers(twin)})
+    twin = _replace(twin, {layer: ExactLayer(layer) for layer in _find_layers(twin)}).requires_grad_(False)
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("shvc", "null"))

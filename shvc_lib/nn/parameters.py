@@ -9,6 +9,7 @@ arithmetic that is correctly rounded by definition.
     log-scales integers of 2^-bits nats   -> indices of the scale grid exp((i - 48) / 16)
     logits     integers of 2^-bits nats   -> weights that sum to 4096
 
+A latent on a grid is best counted in bins (level = bin), a power of two of which is the network's unit: means then shift, and log-scales need nothing.
 The float distribution that was trained (`nn.distributions`) and the integer one differ by this rounding alone. Taught in chapter 5.
 """
 
