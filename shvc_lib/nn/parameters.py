@@ -1,0 +1,96 @@
+"""From an exact network's outputs to the integer parameters of `coding.discretized`, in integers all the way.
+
+A float network's means, scales and weights can be rounded to the coder's grids (`coding.mean_index` and its siblings), but two
+machines may round a value near the middle to different sides. An exact network (`nn.exact`) returns multiples of 2^-12, the same
+everywhere, and what follows must not spoil that: here are only shifts, integer additions, and one table of e^-t, computed by decimal
+arithmetic that is correctly rounded by definition.
+
+    means      integers of 2^-bits levels -> multiples of 1/16 level
+    log-scales integers of 2^-bits nats   -> indices of the scale grid exp((i - 48) / 16)
+    logits     integers of 2^-bits nats   -> weights that sum to 4096
+
+A latent on a grid is best counted in bins (level = bin), a power of two of which is the network's unit: means then shift, and log-scales need nothing.
+The float distribution that was trained (`nn.distributions`) and the integer one differ by this rounding alone. Taught in chapter 5.
+"""
+
+from decimal import Decimal, localcontext
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ..coding import Categorical, logistic
+from ..coding.checks import integers
+from ..coding.discretized import WEIGHT_TOTAL
+from ..coding.tables import MEAN_STEPS, SCALE_STEPS, SCALE_ZERO, SCALES, constant
+from ..errors import InvalidInput
+
+OUTPUT_BITS = 12  # the outputs of exact networks are multiples of 2^-12
+EXP_STEPS, EXP_BITS, EXP_REACH = 64, 24, 14  # e^-t at t = 0, 1/64, ... 14 with 24 fractional bits; beyond, nothing
+
+
+def to_integers(values, bits=OUTPUT_BITS):
+    """Tensor of multiples of 2^-bits -> int64 array of the multipliers. Raises InvalidInput if it holds anything else: then it does
+    not come from an exact network."""
+    scaled = values.detach().cpu().double() * 2.0**bits
+    if not bool((scaled == scaled.round()).all()) or bool((scaled.abs() > 2**40).any()):
+        raise InvalidInput(f"not multiples of 2^-{bits}: only exact networks' outputs can become integer parameters")
+    return scaled.to(torch.int64).numpy()
+
+
+def round_shift(values, shift):
+    """round(values * 2^-shift) of an integer array, halves upwards; a negative shift multiplies. In integers."""
+    return values + (1 << shift >> 1) >> shift if shift >= 0 else values << -shift
+
+
+def exact_means(values, bits=OUTPUT_BITS):
+    """Integers in 2^-bits of a level -> int32 means in 1/16 of a level. A network whose unit is 128 levels passes bits - 7.
+
+    Weak autoregression stays in integers too: beta in 2^-bits times the integer x - 128 is a shift of the mean in 2^-bits of a level."""
+    means = round_shift(integers("means", values, -(1 << 40), 1 << 40).astype(np.int64), bits - (MEAN_STEPS.bit_length() - 1))
+    return np.clip(means, -(1 << 29), 1 << 29).astype(np.int32)
+
+
+def exact_scales(values, bits=OUTPUT_BITS):
+    """Integers: log-scales (scales in levels) in 2^-bits of a nat -> int32 indices 0 ... 191 of the scale grid."""
+    index = round_shift(integers("log-scales", values, -(1 << 40), 1 << 40).astype(np.int64), bits - (SCALE_STEPS.bit_length() - 1))
+    return np.clip(index + SCALE_ZERO, 0, SCALES - 1).astype(np.int32)
+
+
+@lru_cache(maxsize=None)
+def exp_table():
+    """round(2^24 * e^(-i / 64)) for i = 0 ... 896, then a zero: int64. Python's decimal module rounds exp correctly, everywhere."""
+    with localcontext() as context:
+        context.prec = 40
+        values = [int((Decimal(-i) / EXP_STEPS).exp() * 2**EXP_BITS + Decimal("0.5")) for i in range(EXP_REACH * EXP_STEPS + 1)]
+    return constant(np.array(values + [0], dtype=np.int64))
+
+
+def exact_weights(logits, bits=OUTPUT_BITS):
+    """Integer logits (..., K) in 2^-bits of a nat -> int32 weights (..., K) that sum to exactly 4096: a softmax without floats.
+
+    Logits are taken relative to the row's largest and rounded to 1/64 nat, and what is lost by rounding down goes to the
+    largest remainders, as in `coding.weight_index`.
+    """
+    logits = integers("logits", logits, -(1 << 40), 1 << 40).astype(np.int64)
+    if not logits.ndim:
+        raise InvalidInput("logits need a last axis: one entry per component")
+    below = round_shift(logits.max(-1, keepdims=True) - logits, bits - (EXP_STEPS.bit_length() - 1))
+    mass = exp_table()[np.minimum(below, EXP_REACH * EXP_STEPS + 1)]
+    whole, rest = np.divmod(WEIGHT_TOTAL * mass, mass.sum(-1, keepdims=True))
+    rank = np.argsort(np.argsort(-rest, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return (whole + (rank < WEIGHT_TOTAL - whole.sum(-1, keepdims=True))).astype(np.int32)
+
+
+def logistic_window(means, scales, size, lower, prior_size):
+    """The posterior of latents as an IntegerCDF: each symbol's logistic cut to a window of `size` bins around its own mean.
+
+    means (1/16 of a bin) and scale indices, integers of the symbols' shape; the windows lie inside the prior's support lower ...
+    lower + prior_size - 1. What is outside its window cannot be drawn, so the count of 2^-24 that every bin inside gets never
+    produces a wild latent. Choose a size of at least 30 scales; wider posteriors heap their tails on the window's ends.
+    """
+    if size > prior_size:
+        raise InvalidInput(f"a window of {size} bins does not fit into the prior's {prior_size}")
+    means = integers("means", means, -(1 << 29), 1 << 29).astype(np.int64)
+    start = np.clip(round_shift(means, MEAN_STEPS.bit_length() - 1) - size // 2, lower, lower + prior_size - size)
+    return Categorical(logistic(means - MEAN_STEPS * start, scales, size).frequencies(), start)
