@@ -5,6 +5,7 @@ images (H, W, C). `revision` changes whenever the same image would get other byt
 did not write it.
 """
 
+import importlib
 from typing import Callable, NamedTuple
 
 from ..errors import UnknownModel
@@ -24,6 +25,14 @@ MODELS = {
     model.name: model
     for model in [Model("linear", 1, "no training: interlaced passes, linear prediction fitted to the image, logistic residuals", linear.codec)]
 }
+
+
+def build(class_name, **arguments):
+    """A trainable model (a torch.nn.Module) by the name of its class, as recipes name it. Raises UnknownModel."""
+    modules = {"BitsBackVAE": "bits_back_vae"}
+    if class_name not in modules:
+        raise UnknownModel(f"no model class is called {class_name!r}; there are: {', '.join(modules)}")
+    return getattr(importlib.import_module(f".{modules[class_name]}", __name__), class_name)(**arguments)
 
 
 def get(name):

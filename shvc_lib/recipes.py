@@ -1,0 +1,59 @@
+"""Recipes: everything that decides how a model is trained, as data.
+
+A recipe is small enough to print. With the code at one revision it determines the training run: the images of every step, their
+flips, the noise and the initial weights all come from its seed. `train` runs it, the checkpoint's model card quotes it. Taught in chapter 2.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+from .errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    model: class name in `shvc_lib.models`, called with `arguments`; data: a training set by name; crop: side of the training images
+    (whole images when 0); batch: images per step, over all processes; learning_rate: peak, reached after `warmup` steps and
+    then lowered by a cosine to 2 % of it; clip: largest gradient norm (bits per dimension per unit of weight); ema: decay of the averaged
+    weights that are kept; seed: of everything random.
+    """
+
+    name: str
+    model: str
+    arguments: dict = field(default_factory=dict)
+    data: str = "cifar10"
+    crop: int = 0
+    batch: int = 16
+    steps: int = 100_000
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    clip: float = 100.0
+    ema: float = 0.999
+    seed: int = 0
+
+    def as_dict(self):
+        """The recipe as JSON can hold it."""
+        return asdict(self)
+
+
+def _vae(name, **changes):
+    arguments = {"levels": 1, "width": 64, "blocks": 2, "latents": 8, **changes}
+    return Recipe(name, "BitsBackVAE", arguments, batch=32, learning_rate=3e-3)
+
+
+# Figure 2 of SHVC: L = 1 ... 5 latents, with and without repeated down-sampling, stochastic or deterministic posterior.
+_FIGURE_2 = [
+    _vae(f"vae-{kind}-{levels}", levels=levels, **settings)
+    for kind, settings in {"stochastic": {}, "downsampling": {"downsample": True}, "deterministic": {"downsample": True, "deterministic": True}}.items()
+    for levels in range(1, 6)
+]
+RECIPES = {recipe.name: recipe for recipe in _FIGURE_2}
+RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, blocks=1, latents=4), batch=16, steps=400, learning_rate=8e-3, warmup=20, ema=0.98)
+
+
+def get(name):
+    """The recipe of this name. Raises InvalidInput, naming those that there are."""
+    if name not in RECIPES:
+        raise InvalidInput(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]

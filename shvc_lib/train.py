@@ -1,0 +1,191 @@
+"""One training loop for every model of the book.
+
+    python -m shvc_lib.train vae-tiny --out runs/vae-tiny
+    torchrun --nproc-per-node 2 -m shvc_lib.train vae-stochastic-2 --out runs/v2
+
+A model has three methods: `noise(batch, generator)`, the random numbers that one step needs, as a list of tensors with the batch first;
+`loss(images, noise)`, bits per dimension to minimise (a scalar) and a dict of numbers to log; and what torch.nn.Module has. Everything random
+is a function of the recipe's seed and the step's number, never of what happened before. So a run that was killed goes on from its checkpoint to
+the very same weights, and several processes (each takes its share of the images and of the noise, gradients are averaged) follow the
+same trajectory as one, up to the order of floating-point sums. Taught in chapter 2.
+
+Files in the run's folder: checkpoint.safetensors (weights, their running average, the optimiser's moments) with checkpoint.json, replaced
+together in one step; log.jsonl, a line per report; recipe.json.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from . import data, models, recipes
+from .errors import InvalidInput, ShvcError
+
+
+def _images(recipe):
+    """The training images, uint8 (N, H, W, 3)."""
+    if recipe.data == "cifar10":
+        return torch.from_numpy(data.cifar10("train"))
+    if recipe.data == "photographs":
+        return torch.from_numpy(data.patches([data.photograph(name) for name in data.PHOTOGRAPHS], recipe.crop or 32, 4096, recipe.seed))
+    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: cifar10, photographs")
+
+
+def batch_at(recipe, images, step):
+    """The whole batch of one step, a function of (seed, step) alone: uint8 (batch, 3, side, side), cropped and mirrored at random."""
+    rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
+    chosen = images[torch.from_numpy(rng.integers(0, len(images), recipe.batch)).to(images.device)].permute(0, 3, 1, 2)
+    side = recipe.crop or chosen.shape[-1]
+    top, left = (int(rng.integers(0, size - side + 1)) for size in chosen.shape[-2:])
+    chosen = chosen[..., top:top + side, left:left + side]
+    mirror = torch.from_numpy(rng.random(recipe.batch) < 0.5).to(images.device)
+    return torch.where(mirror[:, None, None, None], chosen.flip(-1), chosen)
+
+
+def learning_rate_at(recipe, step):
+    """Linear warm-up, then a cosine down to 2 % at the last step."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+class Run:
+    """A training run: the model, its running average, the optimiser, and how many steps are done."""
+
+    def __init__(self, recipe, device="cpu"):
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.step = recipe, torch.device(device), 0
+        self.model = models.build(recipe.model, **recipe.arguments).to(self.device)
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate)
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if recipe.batch % self.size:
+            raise InvalidInput(f"a batch of {recipe.batch} images cannot be shared by {self.size} processes")
+
+    def advance(self, images):
+        """One step on its batch; returns what to log (bits per dimension and the model's own numbers, averaged over processes)."""
+        recipe, share = self.recipe, slice(self.rank * self.recipe.batch // self.size, (self.rank + 1) * self.recipe.batch // self.size)
+        generator = torch.Generator().manual_seed(recipe.seed << 32 | self.step)
+        noise = [value[share].to(self.device) for value in self.model.noise(recipe.batch, generator)]
+        batch = batch_at(recipe, images, self.step)[share].to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(recipe, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            bits, report = self.model.loss(batch, noise)
+        bits.backward()
+        numbers = torch.stack([bits.detach(), *(torch.as_tensor(v, device=self.device).detach() for v in report.values())])
+        if self.size > 1:
+            for value in [numbers, *(p.grad for p in self.model.parameters() if p.grad is not None)]:
+                torch.distributed.all_reduce(value)
+                value /= self.size
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        # While few steps are done, a plain average: the first weights must not linger.
+        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
+        self.step += 1
+        return dict(zip(["bits_per_dim", *report], numbers.tolist()), gradient=float(norm), learning_rate=learning_rate_at(recipe, self.step - 1))
+
+    def save(self, folder):
+        """Write the checkpoint so that a kill at any moment leaves the old one or the new one, whole."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()} | {f"average.{k}": v for k, v in self.average.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        target, new = Path(folder) / "checkpoint", Path(folder) / "checkpoint.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / "tensors.safetensors")
+        (new / "state.json").write_text(json.dumps({"step": self.step, "recipe": self.recipe.as_dict()}, indent=1))
+        old = Path(folder) / "checkpoint.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)  # killed here, `load` finds checkpoint.old
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, folder):
+        """Go on from the checkpoint in `folder`, if there is one; returns whether there was. Raises InvalidInput if another recipe made it."""
+        found = [path for path in (Path(folder) / "checkpoint", Path(folder) / "checkpoint.old") if (path / "state.json").exists()]
+        if not found:
+            return False
+        state = json.loads((found[0] / "state.json").read_text())
+        if {**state["recipe"], "steps": 0} != {**json.loads(json.dumps(self.recipe.as_dict())), "steps": 0}:
+            raise InvalidInput(f"{found[0]} belongs to another recipe, or another revision of {state['recipe']['name']!r}; name another folder")
+        tensors = load_file(found[0] / "tensors.safetensors", device=str(self.device))
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        self.average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+        for name, parameter in self.model.named_parameters():
+            moments = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if moments["step"] is not None:
+                self.optimizer.state[parameter] = {**moments, "step": moments["step"].cpu()}
+        self.step = state["step"]
+        return True
+
+
+def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progress=True):
+    """Run `recipe` to its last step, or for `minutes` (then call again to go on); returns the Run.
+
+    Under torchrun every process calls this with the same arguments; the first one writes the files. Raises InvalidInput
+    and MissingData (no training set).
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    run, folder, started = Run(recipe, device), Path(folder), time.monotonic()
+    run.load(folder)
+    images = _images(recipe).to(run.device)
+    first = run.rank == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=recipe.steps, initial=run.step, disable=not (progress and first), unit="step")
+    while run.step < recipe.steps and time.monotonic() - started < 60 * minutes:
+        report = run.advance(images)
+        bar.update()
+        if run.step % 100 == 0 or run.step == recipe.steps:
+            bar.set_postfix_str(f"{report['bits_per_dim']:.3f} bits/dim")
+            if first:
+                with open(folder / "log.jsonl", "a") as log:
+                    log.write(json.dumps({"step": run.step, "seconds": round(time.monotonic() - started, 1), **report}) + "\n")
+        if first and run.step % save_every == 0:
+            run.save(folder)
+    bar.close()
+    if first:
+        run.save(folder)
+    return run
+
+
+def main(argv=None):
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m shvc_lib.train", description="Train a model of the book by its recipe.")
+    parser.add_argument("recipe", help="one of: " + ", ".join(recipes.RECIPES))
+    parser.add_argument("--out", help="folder of the run (default runs/RECIPE); a run that is there is gone on with")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; call again to go on")
+    parser.add_argument("--steps", type=int, help="train for another number of steps than the recipe says")
+    parser.add_argument("--device", choices=["cpu", "cuda"])
+    args = parser.parse_args(argv)
+    try:
+        recipe = recipes.get(args.recipe)
+        recipe = recipes.replace(recipe, steps=args.steps) if args.steps else recipe
+        run = train(recipe, args.out or Path("runs") / recipe.name, args.device, args.minutes)
+        print(f"{recipe.name}: {run.step} of {recipe.steps} steps done")
+    except ShvcError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
