@@ -4,8 +4,8 @@
     data = shvc_lib.encode(image)        # uint8 array -> bytes
     image = shvc_lib.decode(data)        # bytes -> the same array
 
-Floors, each importing only from those below: `theory`, `coding` (numpy); `models`; `container`, `codec`, `cli`, `bench`; and at the side
-`data`, `images`, `metrics`, `anchors`, `viz`.
+Floors, each importing only from those below: `theory`, `coding` (numpy); `nn` (torch); `models`; `recipes`, `train`; `container`, `codec`,
+`cli`, `bench`; and at the side `data`, `images`, `results`, `metrics`, `anchors`, `viz`. The codec itself does not import torch.
 """
 
 from .codec import decode, encode, info

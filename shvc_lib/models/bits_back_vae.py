@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from ..nn.distributions import logistic_log_mass, mixture_log_mass, round_to_grid
 
 COMPONENTS = 5  # logistics per sub-pixel of x
-GRID = 16.0  # a latent's integers are divided by this before a network sees them
-MAX_LATENT_SCALE, MIN_LATENT_SCALE = 4.0, -1.5  # of log scales, in grid steps
+LEVELS_PER_UNIT, BINS_PER_UNIT = 128.0, 16.0  # what 1 means to a network, for pixels and for latents
+LOW, HIGH, PRIOR_HIGH = -1.5, 1.0, 4.0  # log scales in bins: of posteriors LOW ... HIGH, of priors LOW ... PRIOR_HIGH
+REACH = 96.0  # posterior means stay within this many bins of 0
 
 
 class Block(nn.Module):
@@ -55,7 +56,9 @@ class BitsBackVAE(nn.Module):
         self.decoders = nn.ModuleList(_network(latents, width, blocks, n) for n in outputs)
         self.decoder_skips = nn.ModuleList(nn.Conv2d(latents, n, 1) for n in inputs)
         self.top = nn.Parameter(torch.stack([torch.zeros(latents), torch.full((latents,), 1.5)]))  # mean and log scale of p(z_L)
-        self.spread = nn.Parameter(torch.linspace(-0.5, 0.5, COMPONENTS))
+        with torch.no_grad():  # the components of x's mixture start side by side, a sixteenth of the range between the outermost
+            bias = self.decoders[0][-1].bias.view(3, 3, COMPONENTS, 4)
+            bias[:, 0] = torch.linspace(-1 / 16, 1 / 16, COMPONENTS)[:, None]
 
     def noise(self, batch, generator, side=32):
         """Uniform numbers for one step: a list of L tensors (batch, latents, h, w)."""
@@ -65,30 +68,48 @@ class BitsBackVAE(nn.Module):
             shapes.append((batch, self.latents, size, size))
         return [torch.rand(shape, generator=generator) for shape in shapes]
 
+    def pixels(self, images):
+        """uint8 (B, 3, H, W) -> the units of the first network."""
+        return (images.float() - 128) / LEVELS_PER_UNIT
+
     def posterior(self, level, below):
-        """(means, log scales) of q(z_level | below), level from 0; `below` is x in [-1, 1] or the integers z / GRID."""
+        """(means, log scales) in bins of q(z_level | below), level from 0; `below` is `pixels(x)` or the latents z in bins / 16."""
         below = F.pixel_unshuffle(below, self.factors[level]) if self.factors[level] > 1 else below
-        means, log_scales = self.encoders[level](below).float().chunk(2, 1)
-        means = GRID * (means + self.encoder_skips[level](below).float())
-        return means, log_scales.clamp(MIN_LATENT_SCALE, MAX_LATENT_SCALE)
+        means, log_scales = self.encoders[level](below).chunk(2, 1)
+        means = BINS_PER_UNIT * (means + self.encoder_skips[level](below)).float()
+        return means.clamp(-REACH, REACH), log_scales.float().clamp(LOW, HIGH)
 
     def prior(self, level, above):
-        """(means, log scales) of p(z_level | z above), level from 0."""
-        means, log_scales = self.decoders[level + 1](above / GRID).float().chunk(2, 1)
-        means = GRID * (means + self.decoder_skips[level + 1](above / GRID).float())
+        """(means, log scales) in bins of p(z_level | z_(level + 1)), level from 0; `above` in bins / 16."""
+        means, log_scales = self.decoders[level + 1](above).chunk(2, 1)
+        means = BINS_PER_UNIT * (means + self.decoder_skips[level + 1](above)).float()
         factor = self.factors[level + 1]
-        return tuple(F.pixel_shuffle(v, factor) if factor > 1 else v for v in (means, (1.0 + log_scales).clamp(MIN_LATENT_SCALE, MAX_LATENT_SCALE)))
+        return tuple(F.pixel_shuffle(v, factor) if factor > 1 else v for v in (means, (1.0 + log_scales.float()).clamp(LOW, PRIOR_HIGH)))
+
+    def top_prior(self):
+        """(means, log scales) in bins of p(z_L), one per channel: (latents, 1, 1) each, multiples of 2^-12."""
+        rounded = self.top + ((self.top * 4096).round() / 4096 - self.top).detach()
+        return rounded[0, :, None, None], rounded[1, :, None, None].clamp(LOW, PRIOR_HIGH)
 
     def likelihood(self, z):
-        """(means, log scales, logits) of p(x | z_1): tensors (B, 3, H, W, K), in levels."""
-        out = F.pixel_shuffle(self.decoders[0](z / GRID).float(), 2).unflatten(1, (3, 3 * COMPONENTS)).movedim(2, -1)
-        guess = F.pixel_shuffle(self.decoder_skips[0](z / GRID).float(), 2)[..., None]
+        """(means, log scales, logits) of p(x | z_1), z_1 in bins / 16: tensors (B, 3, H, W, K), means in levels."""
+        out = F.pixel_shuffle(self.decoders[0](z), 2).float().unflatten(1, (3, 3 * COMPONENTS)).movedim(2, -1)
+        guess = F.pixel_shuffle(self.decoder_skips[0](z), 2).float()[..., None]
         means, log_scales, logits = out.chunk(3, -1)
-        return 127.5 + 127.5 * (guess + means) + 16 * self.spread, 2.0 + log_scales, logits
+        return 128 + LEVELS_PER_UNIT * (guess + means), (2.0 + log_scales).clamp(-3.0, 8.0), logits
+
+    def everything(self, images):
+        """Every network once, with latents at their posterior means: what calibration of the exact twin runs on."""
+        below, outputs = self.pixels(images), []
+        for level in range(self.levels):
+            outputs += self.posterior(level, below)
+            below = outputs[-2].round() / BINS_PER_UNIT
+            outputs += self.likelihood(below) if level == 0 else self.prior(level - 1, below)
+        return outputs
 
     def loss(self, images, noise):
         """(bits per dimension, the negative ELBO; dict with the same of x and of each latent's KL) for uint8 images and `self.noise`."""
-        below, z, bits = images.float() / 127.5 - 1, [], {}
+        below, z, bits = self.pixels(images), [], {}
         nats_per_bit = math.log(2) * images.numel()
         posteriors = []
         for level, uniform in enumerate(noise):
@@ -99,13 +120,13 @@ class BitsBackVAE(nn.Module):
                 u = uniform.clamp(1e-6, 1 - 1e-6)
                 z.append(round_to_grid(means + log_scales.exp() * torch.logit(u)))
             posteriors.append((means, log_scales))
-            below = z[-1] / GRID
-        bits["x"] = -mixture_log_mass(images.float(), *self.likelihood(z[0])).sum() / nats_per_bit
+            below = z[-1] / BINS_PER_UNIT
+        bits["x"] = -mixture_log_mass(images.float(), *self.likelihood(z[0] / BINS_PER_UNIT)).sum() / nats_per_bit
         for level in range(self.levels):
             if level + 1 < self.levels:
-                means, log_scales = self.prior(level, z[level + 1])
+                means, log_scales = self.prior(level, z[level + 1] / BINS_PER_UNIT)
             else:
-                means, log_scales = (v[:, None, None] for v in self.top)
+                means, log_scales = self.top_prior()
             nats = -logistic_log_mass(z[level], means, log_scales)
             if not self.deterministic:
                 nats = nats + logistic_log_mass(z[level], *posteriors[level])

@@ -1,0 +1,38 @@
+"""Who may import whom: files import from lower floors only, and the codec runs without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "shvc_lib"
+FLOORS = {"errors": 0, "images": 0, "theory": 1, "coding": 1, "data": 1, "metrics": 1, "results": 1, "viz": 1, "hevc": 1, "nn": 2, "models": 3,
+          "recipes": 4, "download": 4, "train": 5, "container": 5, "anchors": 5, "codec": 6, "bench": 7, "cli": 7, "__init__": 8}
+
+
+def imports(path):
+    """First-level names inside shvc_lib that a file imports, at any depth of nesting."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            names = [*base, *(node.module or "").split(".")] if node.module else [*base]
+            names = [n for n in names if n]
+            yield from [names[0]] if names else [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imports(path):
+        if name != own and not name.startswith("_"):
+            assert FLOORS[name] <= FLOORS[own], f"{path.name} imports {name}"
+            assert FLOORS[name] < FLOORS[own] or FLOORS[own] <= 1 or own in ("bench", "cli"), f"{path.name} imports {name} on its own floor"
+
+
+def test_the_codec_runs_without_torch():
+    program = ("import sys; sys.modules['torch'] = None; import numpy as np, shvc_lib, shvc_lib.cli;"
+               "image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3); assert (shvc_lib.decode(shvc_lib.encode(image)) == image).all()")
+    subprocess.run([sys.executable, "-c", program], check=True)
