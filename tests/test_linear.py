@@ -68,7 +68,7 @@ def test_a_fit_is_sent_only_where_it_pays():
     assert inner.bits(answers) < inner.bits([image[0, 0], *plain])
 
 
-def test_predict_is_integer_arithmetic_that_cannot_overflow():
+def test_prediction_is_integer_arithmetic_that_cannot_overflow():
     """Extreme coefficients on extreme pixels stay inside int32, and the means inside the picture's range."""
     step = list(linear.steps((64, 64, 3)))[-1]
     default = linear.default_parameters(step)
@@ -77,10 +77,24 @@ def test_predict_is_integer_arithmetic_that_cannot_overflow():
     for sign in (-1, 1):
         extreme = linear.Parameters(np.full_like(default.mean, sign * (linear.MEAN_LIMIT - 1)),
                                     np.full_like(default.spread, linear.SPREAD_LIMIT - 1), default.scales)
-        means, classes = linear.predict(extreme, features, spreads)
+        means, classes = linear._linear(extreme, features, spreads)
         assert means.dtype.kind == "i" and (means == (0 if sign < 0 else 16 * 255)).all() and (classes == linear.CLASSES - 1).all()
         assert abs(int(extreme.mean.astype(np.int64) @ features[:, 0])) < 2**31
         assert int(extreme.spread.astype(np.int64) @ spreads[:, 0]) < 2**31
+
+
+def test_bands_and_sampled_fits_are_still_lossless(monkeypatch):
+    """Large images are predicted band by band (the same numbers) and fitted on some of their rows (other numbers, still exact)."""
+    image = data.photograph("chelsea")[:150, :140]
+    whole = linear_fit.requests(image)
+    monkeypatch.setattr(linear, "_BAND", 300)
+    banded = linear_fit.requests(image)
+    assert len(whole) == len(banded) and all(np.array_equal(a, b) for a, b in zip(whole, banded))
+    monkeypatch.setattr(linear_fit, "_ENOUGH", 1000)
+    codec, stack = linear.codec(image.shape), BitStack()
+    codec.push(stack, image)
+    assert np.array_equal(codec.pop(stack), image)
+    assert codec.bits(image) < 1.1 * linear.autoregressive(lambda: linear._model(image.shape)).bits(whole)
 
 
 def test_thresholds_are_what_the_comment_says():

@@ -30,6 +30,7 @@ PASSES = [(1, 1, _DIAGONAL + _FAR_DIAGONAL), (0, 1, _DIRECT + _FAR_DIRECT), (1, 
 _SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded before, not in this one
 _NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
 _EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
+_BAND = 1 << 17  # pixels predicted at a time: large images must not need memory for all features at once
 
 
 class Parameters(NamedTuple):
@@ -77,8 +78,8 @@ class Canvas:
     """What encoder and decoder both know so far: pixels, and the size of each one's prediction error in 1/16 of a level."""
 
     def __init__(self, shape):
-        self.pixels = np.zeros(shape, dtype=np.int32)
-        self.errors = np.zeros(shape, dtype=np.int32)
+        self.pixels = np.zeros(shape, dtype=np.uint8)
+        self.errors = np.zeros(shape, dtype=np.uint16)
         self.errors[0, 0] = 50 * 16  # nothing predicted the corner
 
     def features(self, step):
@@ -89,7 +90,7 @@ class Canvas:
             rows = [_reflect(step.rows + dy * step.stride, step.stride, height) for dy, _ in offsets]
             columns = [_reflect(step.columns + dx * step.stride, step.stride, width) for _, dx in offsets]
             plane = planes[..., channel]
-            return np.stack([plane[r[:, None], c].reshape(-1) for r, c in zip(rows, columns)])
+            return np.stack([plane[r[:, None], c].reshape(-1) for r, c in zip(rows, columns)], dtype=np.int32)
 
         own = at(self.pixels, step.channel, step.offsets)
         errors = at(self.errors, step.channel, step.offsets)
@@ -126,11 +127,20 @@ def default_parameters(step):
     return Parameters(mean, np.array(spread, dtype=np.int32), scales.astype(np.int32))
 
 
-def predict(parameters, mean_features, spread_features):
-    """(means in 1/16 level, spread classes) of each pixel, by integer arithmetic: two int32 arrays."""
+def _linear(parameters, mean_features, spread_features):
+    """(means in 1/16 level, spread classes) from features, by integer arithmetic: two int32 arrays."""
     means = (parameters.mean @ mean_features + (1 << MEAN_BITS - 5)) >> (MEAN_BITS - 4)
     spread = parameters.spread @ spread_features >> SPREAD_BITS
-    return np.clip(means, 0, 16 * 255), np.searchsorted(_THRESHOLDS, spread, side="right")
+    return np.clip(means, 0, 16 * 255), np.searchsorted(_THRESHOLDS, spread, side="right").astype(np.int32)
+
+
+def predict(canvas, step, *parameters):
+    """(means in 1/16 level, spread classes) of the step's pixels under each of `parameters`: a list of pairs of flat int32 arrays."""
+    rows, bands = max(1, _BAND // step.columns.size), []
+    for first in range(0, step.rows.size, rows):
+        features = canvas.features(step._replace(rows=step.rows[first:first + rows]))
+        bands.append([_linear(one, *features) for one in parameters])
+    return [tuple(np.concatenate(parts) for parts in zip(*same)) for same in zip(*bands)]
 
 
 def parameter_codecs(step):
@@ -152,7 +162,7 @@ def _model(shape):
         if (yield independent(Uniform(2), 1))[0]:
             mean, spread, scales = parameter_codecs(step)
             parameters = Parameters((yield mean), (yield spread), (yield scales))
-        means, classes = predict(parameters, *canvas.features(step))
+        [(means, classes)] = predict(canvas, step, parameters)
         symbols = yield logistic(means, parameters.scales[classes])
         canvas.write(step, symbols, means)
 

@@ -12,10 +12,11 @@ from scipy.optimize import nnls
 
 from ..coding import logistic
 from ..coding.tables import SCALES
-from .linear import (CLASSES, MEAN_BITS, MEAN_LIMIT, SPREAD_BITS, SPREAD_LIMIT, Canvas, Parameters, default_parameters, parameter_codecs,
-                     predict, steps)
+from .linear import (CLASSES, MEAN_BITS, MEAN_LIMIT, SPREAD_BITS, SPREAD_LIMIT, Canvas, Parameters, _linear, default_parameters,
+                     parameter_codecs, predict, steps)
 
 _WORTH_A_TRY = 512  # pixels: fewer can never pay for a set of coefficients
+_ENOUGH = 1 << 18  # pixels: a fit looks at so many at most, in whole rows spread over the step
 _SAMPLE = 4000  # pixels per class that choose its scale
 
 
@@ -51,9 +52,11 @@ def _best_scales(errors, classes, default):
     return scales
 
 
-def fit(step, mean_features, spread_features, symbols):
-    """Parameters fitted to the step's symbols (int32, flat)."""
-    default = default_parameters(step)
+def fit(canvas, step, image):
+    """Parameters fitted to the step's pixels in `image` (H, W, C)."""
+    step = step._replace(rows=step.rows[:: -(-step.rows.size * step.columns.size // _ENOUGH)])
+    mean_features, spread_features = canvas.features(step)
+    symbols, default = _pixels(image, step), default_parameters(step)
     features, spreads = mean_features.astype(np.float64), spread_features.astype(np.float64)
     start = default.mean / (1 << MEAN_BITS)
     weights = np.ones(symbols.size)
@@ -67,33 +70,28 @@ def fit(step, mean_features, spread_features, symbols):
         weights /= weights.mean()
     mean = np.clip(np.rint(mean * (1 << MEAN_BITS)), -MEAN_LIMIT, MEAN_LIMIT - 1).astype(np.int32)
     spread = np.clip(np.rint(spread * (1 << SPREAD_BITS)), 0, SPREAD_LIMIT - 1).astype(np.int32)
-    means, classes = predict(Parameters(mean, spread, default.scales), mean_features, spread_features)
+    means, classes = _linear(Parameters(mean, spread, default.scales), mean_features, spread_features)
     return Parameters(mean, spread, _best_scales(means - 16 * symbols, classes, default.scales))
+
+
+def _pixels(image, step):
+    return image[step.rows[:, None], step.columns, step.channel].reshape(-1).astype(np.int32)
 
 
 def requests(image):
     """What the model's generator will ask for, in order, for a uint8 image (H, W, C): the list that `autoregressive` codes."""
-    image = image.astype(np.int32)
     canvas = Canvas(image.shape)
     canvas.pixels[0, 0] = image[0, 0]
-    answers = [image[0, 0]]
+    answers = [image[0, 0].astype(np.int32)]
     for step in steps(image.shape):
-        mean_features, spread_features = canvas.features(step)
-        symbols = image[step.rows[:, None], step.columns, step.channel].reshape(-1)
-
-        def cost(parameters):
-            means, classes = predict(parameters, mean_features, spread_features)
-            return logistic(means, parameters.scales[classes]).bits(symbols).sum()
-
-        parameters, fitted = default_parameters(step), None
+        symbols, choices = _pixels(image, step), [default_parameters(step)]
         if symbols.size >= _WORTH_A_TRY:
-            fitted = fit(step, mean_features, spread_features, symbols)
-            side = sum(codec.bits(values) for codec, values in zip(parameter_codecs(step), fitted))
-            if cost(fitted) + side < cost(parameters):
-                parameters = fitted
-        answers.append(np.array([int(parameters is fitted)]))
-        if parameters is fitted:
-            answers += list(fitted)
-        answers.append(symbols)
-        canvas.write(step, symbols, predict(parameters, mean_features, spread_features)[0])
+            choices.append(fit(canvas, step, image))
+        predicted = predict(canvas, step, *choices)
+        bits = [logistic(means, one.scales[classes]).bits(symbols).sum() for one, (means, classes) in zip(choices, predicted)]
+        if len(choices) == 2:
+            bits[1] += sum(codec.bits(values) for codec, values in zip(parameter_codecs(step), choices[1]))
+        best = int(np.argmin(bits))
+        answers += [np.array([best]), *(choices[best] if best else ()), symbols]
+        canvas.write(step, symbols, predicted[best][0])
     return answers
