@@ -9,8 +9,8 @@ is a function of the recipe's seed and the step's number, never of what happened
 the very same weights, and several processes (each takes its share of the images and of the noise, gradients are averaged) follow the
 same trajectory as one, up to the order of floating-point sums. Taught in chapter 2.
 
-Files in the run's folder: checkpoint.safetensors (weights, their running average, the optimiser's moments) with checkpoint.json, replaced
-together in one step; log.jsonl, a line per report; recipe.json.
+Files in the run's folder: checkpoint/tensors.safetensors (weights, their running average, the optimiser's moments) and checkpoint/state.json
+(step and recipe), replaced together, so that a kill at any moment leaves the old pair or the new one; log.jsonl, a line per hundred steps.
 """
 
 import argparse

@@ -100,7 +100,7 @@ class Ledger(NamedTuple):
 
 
 class _Metered(BitStack):
-    """A stack that remembers its lowest level since `mark`."""
+    """A stack that remembers the lowest level that a pop brought it to since `lowest` was set."""
 
     lowest = 0
 
