@@ -28,32 +28,36 @@ def _shape(shape):
     return " x ".join(map(str, shape))
 
 
-def _same_file(source, target):
+def _target(source, output, suffix, force):
+    """Where the output goes: `output`, or the input's name with `suffix`, beside it or in the folder `output`. What is wrong with it is said
+    before the work, not after."""
+    target = Path(output) if output else source.with_suffix(suffix)
+    if output and target.is_dir():
+        target = target / source.with_suffix(suffix).name
     if target.exists() and source.exists() and target.samefile(source):
         raise InvalidInput(f"{target}: the output would replace the input; name another file")
+    if target.exists() and not force:
+        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
+    return target
 
 
 def _encode(args):
     source = Path(args.input)
-    target = Path(args.output) if args.output else source.with_suffix(SUFFIX)
-    _same_file(source, target)
-    if target.exists() and not args.force:  # say so before the work, not after
-        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
+    target = _target(source, args.output, SUFFIX, args.force)
     image = read_image(source)
     data = codec.encode(image, model=args.model)
     write_bytes(target, data, force=args.force)
-    print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual); "
-          f"{source.name} has {source.stat().st_size} bytes")
-    if source.suffix.lower() in (".jpg", ".jpeg") and len(data) > source.stat().st_size:
-        print("note: a JPEG is already compressed with loss; keeping its exact pixels takes more bytes than the JPEG itself", file=sys.stderr)
+    size = source.stat().st_size
+    print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual); {source.name} has {size} bytes")
+    if len(data) > size:
+        why = ("is compressed with loss; to keep its exact pixels takes more" if source.suffix.lower() in (".jpg", ".jpeg")
+               else "is smaller; it may have been compressed with loss once, or hold few colours, which this model makes no use of")
+        print(f"note: {source.name} {why}", file=sys.stderr)
 
 
 def _decode(args):
     source = Path(args.input)
-    target = Path(args.output) if args.output else source.with_suffix(".png")
-    _same_file(source, target)
-    if target.exists() and not args.force:
-        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
+    target = _target(source, args.output, ".png", args.force)
     image = codec.decode(_read_bytes(source))
     write_image(target, image, force=args.force)
     print(f"{target}: {_shape(image.shape)}, every pixel as it was encoded (checksum)")
@@ -95,13 +99,13 @@ def parser():
 
     sub = command("encode", _encode, "compress an image file without loss")
     sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 bits per channel")
-    sub.add_argument("output", metavar="OUT", nargs="?", help=f"by default IN with the suffix {SUFFIX}")
+    sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}")
     sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear)")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
     sub = command("decode", _decode, f"restore the image from a {SUFFIX} file")
     sub.add_argument("input", metavar="IN")
-    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix; by default IN with the suffix .png")
+    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
     sub = command("info", _info, f"what a {SUFFIX} file holds, from its header")

@@ -109,6 +109,21 @@ def test_nothing_is_overwritten_without_force(photo, capsys, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photo.png", "photo.shvc"]  # no temporary files left
 
 
+def test_an_output_folder_and_a_note_when_the_file_grows(photo, capsys, tmp_path):
+    path, image = photo
+    (tmp_path / "out").mkdir()
+    assert cli.main(["encode", str(path), str(tmp_path / "out")]) == 0
+    assert cli.main(["decode", str(tmp_path / "out" / "photo.shvc"), str(tmp_path / "out")]) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "photo.png")), image)
+    assert "note" not in capsys.readouterr().err
+    assert "exists" in refused(capsys, "encode", path, tmp_path / "out")
+    Image.fromarray(image).save(tmp_path / "photo.jpg", quality=30)
+    Image.fromarray(image[..., 0] // 128 * 255).convert("1").save(tmp_path / "two.png")
+    for name, word in (("photo.jpg", "with loss;"), ("two.png", "few colours")):
+        assert cli.main(["encode", str(tmp_path / name), "--force"]) == 0
+        assert word in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line_and_leaves_no_file(photo, capsys, tmp_path):
     path, _ = photo
     assert "no such file" in refused(capsys, "encode", tmp_path / "absent.png")
