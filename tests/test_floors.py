@@ -36,3 +36,12 @@ def test_the_codec_runs_without_torch():
     program = ("import sys; sys.modules['torch'] = None; import numpy as np, shvc_lib, shvc_lib.cli;"
                "image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3); assert (shvc_lib.decode(shvc_lib.encode(image)) == image).all()")
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_training_runs_without_the_coder():
+    """A machine that only trains needs torch, numpy and safetensors, and neither constriction nor scipy nor scikit-image."""
+    program = ("import sys; [sys.modules.__setitem__(name, None) for name in ('constriction', 'scipy', 'skimage', 'matplotlib', 'imagecodecs')];"
+               "import torch; from shvc_lib import recipes, train; torch.set_num_threads(1);"
+               "run = train.Run(recipes.get('vae-tiny')); print(run.advance(torch.zeros(8, 32, 32, 3, dtype=torch.uint8)))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "bits_per_dim" in done.stdout, done.stderr

@@ -15,8 +15,9 @@ took. After any error the stack is as it was. Taught in chapter 1, *Codes*; chap
 """
 
 import math
+from functools import lru_cache
+from types import SimpleNamespace
 
-import constriction
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, OutOfBits
@@ -24,8 +25,6 @@ from .cdf import IntegerCDF
 from .checks import integer
 from .rans import EMPTY, TOTAL, WORD
 
-_ROWS = constriction.stream.model.Categorical(perfect=False)
-_LAZY_ROWS = constriction.stream.model.Categorical(perfect=False, lazy=True)
 _SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
 MAX_COUNT = 1 << 31  # symbols that one pop may ask for
 _TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
@@ -36,8 +35,18 @@ def _block(cdf):
     return _TABLE_ENTRIES if cdf.shape is None else max(1, _TABLE_ENTRIES // cdf.size)
 
 
+@lru_cache(maxsize=None)
+def _constriction():
+    """The library's parts, imported with the first stack: where models are only trained, nothing is coded and it may be missing."""
+    import constriction
+
+    categorical = constriction.stream.model.Categorical
+    return SimpleNamespace(coder=constriction.stream.stack.AnsCoder, row=lambda weights: categorical(weights, perfect=False),
+                           rows=categorical(perfect=False), lazy_rows=categorical(perfect=False, lazy=True))
+
+
 def _coder(words):
-    return constriction.stream.stack.AnsCoder(np.ascontiguousarray(words, dtype=np.uint32))
+    return _constriction().coder(np.ascontiguousarray(words, dtype=np.uint32))
 
 
 class BitStack:
@@ -124,7 +133,7 @@ class BitStack:
             rows[first] = np.stack([freq[first] - 1, 0 * first, TOTAL - 2 - freq[first]], axis=1)
             rows[last] = np.stack([start[last] - 2, 0 * last, freq[last] - 1], axis=1)
             column[first], column[last] = 0, 2
-        self._ans.encode_reverse(column, _ROWS, rows)
+        self._ans.encode_reverse(column, _constriction().rows, rows)
 
     def pop(self, cdf, count=None):
         """Pop what was pushed under the same `cdf`: int32 array of `cdf.shape`, or of `count` symbols for a shared row.
@@ -156,8 +165,8 @@ class BitStack:
     def _decode(self, cdf, first, last):
         weights = (cdf.masses(first, last) - 1).astype(np.float32)
         if cdf.shape is None:
-            return self._ans.decode(constriction.stream.model.Categorical(weights[0], perfect=False), last - first)
-        return self._ans.decode(_LAZY_ROWS, weights)
+            return self._ans.decode(_constriction().row(weights[0]), last - first)
+        return self._ans.decode(_constriction().lazy_rows, weights)
 
     def _put_back(self, offsets, cdf):
         """Undo a failed pop: encoding is the exact inverse of decoding even below the empty head."""
