@@ -31,6 +31,8 @@ def _shape(shape):
 def _target(source, output, suffix, force):
     """Where the output goes: `output`, or the input's name with `suffix`, beside it or in the folder `output`. What is wrong with it is said
     before the work, not after."""
+    if not source.name:
+        raise InvalidInput(f"{source}: this is a folder; name a file")
     target = Path(output) if output else source.with_suffix(suffix)
     if output and target.is_dir():
         target = target / source.with_suffix(suffix).name
@@ -129,12 +131,15 @@ def main(argv=None):
     except ShvcError as error:
         print(f"shvc: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("shvc: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `shvc data list | head -1`
         sys.stderr.close()
         return 1
+    except (OSError, MemoryError) as error:  # a name too long, a folder that may not be read, an image too large for this machine
+        print(f"shvc: {' '.join(str(error).split()) or 'not enough memory'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("shvc: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -144,6 +144,10 @@ def test_bad_input_is_one_line_and_leaves_no_file(photo, capsys, tmp_path):
     assert "lossless" in refused(capsys, "decode", file, tmp_path / "out.jpg")
     refused(capsys, "decode", file, tmp_path / "no" / "folder.png")
     refused(capsys, "data", "get", "no-such-set")
+    for command in ("encode", "decode"):
+        refused(capsys, command, ".")
+        refused(capsys, command, "/")
+        refused(capsys, command, "x" * 5000)
     assert {p.name for p in tmp_path.iterdir()} == {"photo.png", "text.png", "deep.png", "photo.shvc"}
 
 
