@@ -10,7 +10,7 @@ the very same weights, and several processes (each takes its share of the images
 same trajectory as one, up to the order of floating-point sums. Taught in chapter 2.
 
 Files in the run's folder: checkpoint/tensors.safetensors (weights, their running average, the optimiser's moments) and checkpoint/state.json
-(step and recipe), replaced together, so that a kill at any moment leaves the old pair or the new one; log.jsonl, a line per hundred steps.
+(step, seconds spent and recipe), replaced together, so that a kill at any moment leaves the old pair or the new one; log.jsonl, a line per hundred steps.
 """
 
 import argparse
@@ -60,11 +60,11 @@ def learning_rate_at(recipe, step):
 
 
 class Run:
-    """A training run: the model, its running average, the optimiser, and how many steps are done."""
+    """A training run: the model, its running average, the optimiser, how many steps are done and how many seconds they took."""
 
     def __init__(self, recipe, device="cpu"):
         torch.manual_seed(recipe.seed)
-        self.recipe, self.device, self.step = recipe, torch.device(device), 0
+        self.recipe, self.device, self.step, self.seconds = recipe, torch.device(device), 0, 0.0
         self.model = models.build(recipe.model, **recipe.arguments).to(self.device)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate)
@@ -108,7 +108,7 @@ class Run:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / "tensors.safetensors")
-        (new / "state.json").write_text(json.dumps({"step": self.step, "recipe": self.recipe.as_dict()}, indent=1))
+        (new / "state.json").write_text(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "recipe": self.recipe.as_dict()}, indent=1))
         old = Path(folder) / "checkpoint.old"
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
@@ -131,7 +131,7 @@ class Run:
             moments = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
                 self.optimizer.state[parameter] = {**moments, "step": moments["step"].cpu()}
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state.get("seconds", 0.0)
         return True
 
 
@@ -147,18 +147,20 @@ def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progre
         device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     run, folder, started = Run(recipe, device), Path(folder), time.monotonic()
     run.load(folder)
+    before = run.seconds
     images = _images(recipe).to(run.device)
     first = run.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not (progress and first), unit="step")
     while run.step < recipe.steps and time.monotonic() - started < 60 * minutes:
         report = run.advance(images)
+        run.seconds = before + time.monotonic() - started
         bar.update()
         if run.step % 100 == 0 or run.step == recipe.steps:
             bar.set_postfix_str(f"{report['bits_per_dim']:.3f} bits/dim")
             if first:
                 with open(folder / "log.jsonl", "a") as log:
-                    log.write(json.dumps({"step": run.step, "seconds": round(time.monotonic() - started, 1), **report}) + "\n")
+                    log.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), **report}) + "\n")
         if first and run.step % save_every == 0:
             run.save(folder)
     bar.close()
