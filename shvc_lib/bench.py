@@ -1,4 +1,4 @@
-"""Benchmarks with a table: `python -m shvc_lib.bench coding` and `python -m shvc_lib.bench images`.
+"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images` and `chains`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -148,9 +148,13 @@ def main(argv=None):
     sub.add_argument("--images", metavar="SET", default="photographs", help="photographs (embedded, the default), kodak, or a folder of images")
     sub.add_argument("--slowest", action="store_true", help="the classical codecs at their slowest and best settings")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
+    sub = commands.add_parser("chains", help="CIFAR-10 chained by bits-back coding, with every trained VAE")
+    sub.add_argument("models", nargs="*", help="names of trained networks (all that fit when none is named)")
+    sub.add_argument("--count", type=int, default=1000, help="test images in the chain (default 1000)")
+    sub.add_argument("--json", metavar="OUT", help="keep the rates in this file; networks that it already describes are not measured again")
     args = top.parse_args(argv)
     try:
-        (_main_coding if args.command == "coding" else _main_images)(args, argv)
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -163,6 +167,12 @@ def _main_coding(args, argv):
     for name, count, encode, decode, ideal, actual in coding(args.symbols):
         bits = f"{ideal:12.0f} {actual:12d} {actual - ideal:9.0f}" if ideal else ""
         print(f"{name:34} {count:9d} {count / encode / 1e6:11.2f} {count / decode / 1e6:11.2f} {bits}")
+
+
+def _main_chains(args, argv):
+    from . import bench_chains  # needs torch, which the other benchmarks do without
+
+    bench_chains.main(args, _circumstances(argv))
 
 
 def _main_images(args, argv):

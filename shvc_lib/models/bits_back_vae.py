@@ -9,6 +9,7 @@ bits to get back. x is a mixture of K logistics per sub-pixel. Every mean starts
 to q's mean, from z to p's mean), which short training runs live on. Taught in chapter 2; Figure 2 of the paper needs all of it.
 """
 
+import copy
 import math
 
 import torch
@@ -39,6 +40,36 @@ def _network(inputs, width, blocks, outputs):
     last = nn.Conv2d(width, outputs, 3, padding=1)
     nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), *[Block(width) for _ in range(blocks)], nn.ReLU(), last)
+
+
+def balanced(model, images, limit=128.0):
+    """A copy of a BitsBackVAE that computes the same function with no layer's output beyond `limit` on uint8 images (B, 3, H, W).
+
+    ReLU passes a factor on, so the unit in which a network's residual stream counts is free, and so is that inside each block. A large learning rate
+    lets them grow beyond what an exact twin can hold; powers of two bring them back without changing a bit of the result.
+    """
+    model, reaches = copy.deepcopy(model).eval(), {}
+
+    def observe(layer, _, output):
+        reaches[layer] = max(reaches.get(layer, 0.0), float(output.abs().max()))
+
+    hooks = [layer.register_forward_hook(observe) for layer in model.modules() if isinstance(layer, (nn.Conv2d, Block))]
+    with torch.no_grad():
+        model.everything(images)
+        for network in (*model.encoders, *model.decoders):
+            stem, *blocks, _, last = network
+            writers, readers = [stem, *(block.second for block in blocks)], [*(block.first for block in blocks), last]
+            reach = max(reaches[part] for part in (stem, *blocks, *writers))
+            for reach, writers, readers in [(reach, writers, readers), *((reaches[block.first], [block.first], [block.second]) for block in blocks)]:
+                unit = 2.0 ** max(0, math.ceil(math.log2(max(reach, limit) / limit)))
+                for layer in writers:
+                    layer.weight /= unit
+                    layer.bias /= unit
+                for layer in readers:
+                    layer.weight *= unit
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 class BitsBackVAE(nn.Module):

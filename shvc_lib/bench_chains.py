@@ -1,0 +1,80 @@
+"""`python -m shvc_lib.bench chains`: test images of CIFAR-10 chained by bits-back coding, with every trained VAE and both schedules.
+
+Each chain is really coded and decoded: the images must come back, and the initial bits, bit for bit. What is kept is what each image cost
+(`coding.bits_back.Ledger`) beside the negative ELBO of the same network on the same images. Chapter 2 shows the result, data/results/bits_back_cifar10.json.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import data, zoo
+from .coding import BitStack
+from .coding.bits_back import bb_ans, bit_swap, push_chain
+from .models import vae_codec
+
+INITIAL_BITS = 1 << 18  # random bits under the chain: enough for any first image
+SCHEDULES = {"bit_swap": bit_swap, "bb_ans": bb_ans}
+
+
+def chain(codec, images):
+    """Push all `images` (uint8 (N, H, W, 3)) on random bits, pop them again; a dict of what it cost.
+
+    Rates in bits per dimension, `initial_*` in bits. `net` is the growth of the stack; `first_*` what the chain's first image cost; `*_mean`
+    and `*_max` are over all images, each as if it came first.
+    """
+    stack, dimensions = BitStack.random(INITIAL_BITS), images[0].size
+    before = stack.copy()
+    started = time.perf_counter()
+    ledgers = push_chain(codec, images, stack)
+    encoded = time.perf_counter()
+    net = stack.bits - before.bits
+    exact = [np.array_equal(codec.pop(stack), image) for image in images[::-1]]
+    decoded = time.perf_counter()
+    initial, total = np.array([ledger.initial for ledger in ledgers]), np.array([ledger.total for ledger in ledgers])
+    return {"net": net / images.size, "first_initial": int(initial[0]), "first_total": total[0] / dimensions,
+            "initial_mean": float(initial.mean()), "initial_max": int(initial.max()), "total_mean": float(total.mean()) / dimensions,
+            "round_trip": all(exact), "restored": stack == before,
+            "seconds_encode": encoded - started, "seconds_decode": decoded - encoded}
+
+
+def measure(name, images, draws=4):
+    """One trained VAE on `images`: its entry in the results."""
+    card, twin = zoo.card(name), zoo.load(name)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
+    elbo = []
+    with torch.no_grad():
+        for seed in range(1 if twin.deterministic else draws):
+            generator, bits = torch.Generator().manual_seed(seed), 0.0
+            for part in batch.split(250):
+                bits += float(twin.loss(part, twin.noise(len(part), generator, part.shape[-1]))[0]) * len(part) / len(batch)
+            elbo.append(bits)
+    schedules = {"none": bit_swap} if twin.deterministic else SCHEDULES  # a deterministic posterior lends nothing and needs no schedule
+    return {"levels": twin.levels, "kind": name.split("-")[1], "parameters": card["parameters"], "sha256": card["sha256"],
+            "elbo": float(np.mean(elbo)), "elbo_float": card["bits_per_dim"]["float"],
+            "schedules": {key: chain(vae_codec.codec(twin, images[0].shape, schedule), images) for key, schedule in schedules.items()}}
+
+
+def main(args, circumstances):
+    """Print a row per network and schedule; with `args.json`, keep the rates there, beside those of other networks that the file holds already."""
+    images = data.cifar10("test", args.count)
+    names = args.models or [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
+    print(f"{'network':20} {'schedule':9} {'-ELBO':>8} {'net':>8} {'gap %':>7} {'initial bits':>13} {'one image':>10} {'exact':>6} {'restored':>9} {'s in':>6} {'s out':>6}")
+    out = Path(args.json) if args.json else None
+    kept = json.loads(out.read_text())["models"] if out and out.exists() else {}
+    for name in names:
+        if name in kept and kept[name]["sha256"] == zoo.card(name)["sha256"]:
+            continue
+        entry = measure(name, images)
+        for key, row in entry["schedules"].items():
+            print(f"{name:20} {key:9} {entry['elbo']:8.4f} {row['net']:8.4f} {100 * (row['net'] / entry['elbo'] - 1):7.3f} {row['initial_mean']:13.0f} "
+                  f"{row['total_mean']:10.3f} {row['round_trip']!s:>6} {row['restored']!s:>9} {row['seconds_encode']:6.1f} {row['seconds_decode']:6.1f}", flush=True)
+            row.pop("seconds_encode"), row.pop("seconds_decode")  # times belong to a machine and an hour
+        kept[name] = entry
+        if out:
+            out.write_text(json.dumps({"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; "
+                                       "rates in bits per dimension, initial_* in bits", **circumstances, "images": args.count,
+                                       "models": dict(sorted(kept.items()))}, indent=1) + "\n")

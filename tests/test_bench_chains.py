@@ -1,0 +1,45 @@
+"""The chains benchmark: what is kept comes from coding and decoding, and a slice of it is measured again."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from shvc_lib import bench_chains, data, results, zoo
+from shvc_lib.coding.bits_back import bb_ans, bit_swap
+from shvc_lib.errors import MissingData
+from shvc_lib.models import vae_codec
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return data.patches([data.photograph("astronaut")], 32, 6, seed=2)
+
+
+def test_a_chain_is_coded_and_decoded(tiles):
+    row = bench_chains.chain(vae_codec.codec(zoo.load("vae-stochastic-1"), tiles[0].shape), tiles)
+    assert row["round_trip"] and row["restored"] and row["first_initial"] > 0
+    assert row["first_total"] > row["net"] and row["initial_max"] >= row["initial_mean"] > 0
+
+
+def test_a_codec_that_errs_is_found_out(tiles):
+    codec = vae_codec.codec(zoo.load("vae-stochastic-1"), tiles[0].shape)
+    row = bench_chains.chain(codec._replace(pop=lambda stack: codec.pop(stack) ^ np.uint8(1)), tiles)
+    assert not row["round_trip"] and row["restored"]
+
+
+def test_kept_rows_are_not_measured_again_unless_the_network_changed(tiles, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "kept.json"
+    monkeypatch.setattr(data, "cifar10", lambda split, count: tiles[:count])
+    args = argparse.Namespace(models=["vae-stochastic-1"], count=3, json=str(out))
+    bench_chains.main(args, {"command": "test"})
+    first = json.loads(out.read_text())
+    assert first["images"] == 3 and set(first["models"]["vae-stochastic-1"]["schedules"]) == {"bit_swap", "bb_ans"}
+    monkeypatch.setattr(bench_chains, "measure", lambda *_: pytest.fail("measured again"))
+    bench_chains.main(args, {"command": "test"})
+    assert json.loads(out.read_text()) == first
+    first["models"]["vae-stochastic-1"]["sha256"] = "other"
+    out.write_text(json.dumps(first))
+    with pytest.raises(pytest.fail.Exception):
+        bench_chains.main(args, {"command": "test"})

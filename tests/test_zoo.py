@@ -1,0 +1,86 @@
+"""Trained networks: what the cards say of the files is so, and a damaged file is not used."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+
+from shvc_lib import data, recipes, zoo
+from shvc_lib.errors import CorruptFile, MissingData, UnknownModel
+
+LIMIT, LIMIT_ALL = 4 << 20, 25 << 20
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A folder with one trained network, in the place of the repository's."""
+    for suffix in ("json", "safetensors"):
+        shutil.copy(zoo.FOLDER / f"vae-stochastic-1.{suffix}", tmp_path)
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_card_describes_the_file(name):
+    card, path = zoo.card(name), zoo.FOLDER / f"{name}.safetensors"
+    assert card["name"] == name and card["bytes"] == path.stat().st_size <= LIMIT
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card["steps"] == card["recipe"]["steps"] and card["minutes"] > 0 and card["commit"] and card["hardware"] and card["data"]
+    # Rounding the network to integers costs little, and what it reached is no accident of arithmetic.
+    assert card["bits_per_dim"]["exact"] == pytest.approx(card["bits_per_dim"]["float"], rel=0.003)
+    assert card["bits_per_dim"]["exact"] == pytest.approx(sum(card["bits_per_dim"]["parts"].values()))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_card_quotes_the_recipe_that_is_there(name):
+    assert zoo.card(name)["recipe"] == json.loads(json.dumps(recipes.get(name).as_dict()))
+
+
+def test_all_checkpoints_together_are_small():
+    files = list(zoo.FOLDER.glob("*.safetensors"))
+    assert sorted(path.stem for path in files) == zoo.names() and sum(path.stat().st_size for path in files) <= LIMIT_ALL
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_trained_network_loads_and_knows_photographs(name):
+    twin = zoo.load(name)
+    assert not twin.training and sum(value.is_floating_point() for value in twin.state_dict().values()) <= 1  # the top prior, on its grid
+    tiles = torch.from_numpy(data.patches([data.photograph("coffee")], 32, 16, seed=5)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        bits, _ = twin.loss(tiles, twin.noise(16, torch.Generator().manual_seed(0)))
+    assert 3.0 < float(bits) < 6.5  # an untrained one takes more than 7
+
+
+def test_the_rate_on_the_card_is_measured_again():
+    card, twin = zoo.card("vae-stochastic-1"), zoo.load("vae-stochastic-1")
+    try:
+        images = torch.from_numpy(data.cifar10("test", 1000)).permute(0, 3, 1, 2)
+    except MissingData as error:
+        pytest.skip(str(error))
+    bits = 0.0
+    with torch.no_grad():
+        for first in range(0, 1000, 250):
+            bits += float(twin.loss(images[first:first + 250], twin.noise(250, torch.Generator().manual_seed(first)))[0]) / 4
+    assert bits == pytest.approx(card["bits_per_dim"]["exact"], rel=5e-4)
+
+
+def test_a_changed_file_is_refused(copy):
+    path = copy / "vae-stochastic-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile, match="not the file that its model card describes"):
+        zoo.load("vae-stochastic-1")
+
+
+def test_what_is_not_there_is_named(copy, monkeypatch):
+    with pytest.raises(UnknownModel, match="no trained network is called 'vae'; there are: vae-stochastic-1"):
+        zoo.load("vae")
+    (copy / "vae-stochastic-1.safetensors").unlink()
+    with pytest.raises(MissingData, match="only its card"):
+        zoo.load("vae-stochastic-1")
+    monkeypatch.setattr(zoo, "FOLDER", copy / "absent")
+    with pytest.raises(MissingData, match="clone"):
+        zoo.card("vae-stochastic-1")
