@@ -12,19 +12,22 @@ everything), or each level can be the prior of the one below (`bit_swap`, Kingma
 and the stack never has to lend more than the first level needs. Taught in chapter 2.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import InvalidInput
+import numpy as np
+
+from ..errors import CorruptFile, InvalidInput, OutOfBits
 from .bitstack import BitStack
 from .codec import Codec, all_or_nothing, autoregressive
 
-_SCRATCH_BITS = 1 << 20  # initial bits behind the sample of z that `bits` looks at
+_SCRATCH_BITS = [1 << 20, 1 << 24, 1 << 28, 1 << 32]  # initial bits behind the sample of z that `bits` looks at: the first that suffice
 
 
 def bits_back(prior, likelihood, posterior):
     """Codec of x from `prior`, a Codec of z; `likelihood(z)`, a Codec of x; `posterior(x)`, a Codec of z.
 
-    push pops z under the posterior first and so raises OutOfBits (the stack unchanged) when there is nothing to borrow from.
+    push pops z under the posterior first and so raises OutOfBits (the stack unchanged) when there is too little to borrow.
+    pop raises OutOfBits or, when it finds a z that the posterior of its x could not have drawn, CorruptFile: no push left such a stack.
     `bits(x)` is the net cost for one z, drawn by bits that are always the same: what another stack's z costs differs.
     """
 
@@ -38,15 +41,28 @@ def bits_back(prior, likelihood, posterior):
         with all_or_nothing(stack):
             z = prior.pop(stack)
             x = likelihood(z).pop(stack)
-            posterior(x).push(stack, z)
+            encoder = posterior(x)
+            try:
+                encoder.push(stack, z)
+            except InvalidInput as error:
+                raise CorruptFile(f"this codec has not written what is on the stack, or other numbers came out of its model: {error}") from None
             return x
 
     def bits(x):
         encoder = posterior(x)
-        z = encoder.pop(BitStack.random(_SCRATCH_BITS))
+        z = _draw(encoder)
         return likelihood(z).bits(x) + prior.bits(z) - encoder.bits(z)
 
     return Codec(push, pop, bits)
+
+
+def _draw(codec):
+    for bits in _SCRATCH_BITS[:-1]:
+        try:
+            return codec.pop(BitStack.random(bits))
+        except OutOfBits:
+            continue
+    return codec.pop(BitStack.random(_SCRATCH_BITS[-1]))
 
 
 def _levels(likelihoods, posteriors):
@@ -89,24 +105,28 @@ def bb_ans(prior, likelihoods, posteriors):
 
 class Ledger(NamedTuple):
     """What coding cost, in bits. `net`: growth of the stack; `initial`: how far below its start the stack had to go;
-    `total` = net + initial: what the message costs by itself, its initial bits sent along."""
+    `total` = net + initial: what the message costs by itself, its initial bits sent along. Integers; over `Lanes`, int64 arrays with one per lane."""
 
-    net: int
-    initial: int
+    net: Any
+    initial: Any
 
     @property
     def total(self):
         return self.net + self.initial
 
 
-class _Metered(BitStack):
-    """A stack that remembers the lowest level that a pop brought it to since `lowest` was set."""
+class _Metered:
+    """A BitStack or Lanes that remembers in `lowest` the level that pops brought it to at most."""
 
-    lowest = 0
+    def __init__(self, stack):
+        self._stack, self.lowest = stack, stack.bits
+
+    def __getattr__(self, name):
+        return getattr(self._stack, name)
 
     def pop(self, cdf, count=None):
-        symbols = super().pop(cdf, count)
-        self.lowest = min(self.lowest, self.bits)
+        symbols, bits = self._stack.pop(cdf, count), self._stack.bits
+        self.lowest = np.minimum(self.lowest, bits) if np.ndim(bits) else min(self.lowest, bits)
         return symbols
 
 
@@ -115,13 +135,14 @@ def push_chain(codec, values, stack):
     first: how far it dips below the level at which it began. The chain as a whole borrows only the first one's, if the others' dips
     are shallower than what has been pushed by then. On an error the stack is as it was.
 
-    Pop them in reverse: `[codec.pop(stack) for _ in values][::-1]`; the stack is then back at its initial bits, bit for bit.
+    stack: a BitStack, or `lanes.Lanes` and a codec of batches: then every value is a batch. Pop them in reverse:
+    `[codec.pop(stack) for _ in values][::-1]`; the stack is then back at its initial bits, bit for bit.
     """
-    metered, ledgers = _Metered(), []
-    metered.restore(stack)
-    for value in values:
-        start = metered.lowest = metered.bits
-        codec.push(metered, value)
-        ledgers.append(Ledger(metered.bits - start, start - metered.lowest))
-    stack.restore(metered)
+    ledgers = []
+    with all_or_nothing(stack):
+        for value in values:
+            metered = _Metered(stack)
+            start = metered.lowest
+            codec.push(metered, value)
+            ledgers.append(Ledger(metered.bits - start, start - metered.lowest))
     return ledgers
