@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from shvc_lib.coding import TOTAL, BitStack, Categorical, Uniform, gaussian, laplace, logistic, logistic_mixture, weight_index
+from shvc_lib.coding.cdf import Bernoulli
 
-KINDS = ("uniform", "categorical", "rows", "windows", "logistic", "laplace", "gaussian", "mixture")
+KINDS = ("uniform", "categorical", "rows", "windows", "logistic", "laplace", "gaussian", "mixture", "bernoulli", "shifted")
 SINGLE = {"logistic": logistic, "laplace": laplace, "gaussian": gaussian}
 
 
@@ -18,7 +19,7 @@ def random_masses(rng, rows, size):
 
 
 def random_model(rng, kind, size, number):
-    """An IntegerCDF for `number` symbols."""
+    """An IntegerCDF for `number` symbols (over `size` values; bits are over 2)."""
     lower = int(rng.integers(-300, 300))
     if kind == "uniform":
         return Uniform(size, lower)
@@ -28,12 +29,16 @@ def random_model(rng, kind, size, number):
         return Categorical(random_masses(rng, number, size), lower)
     if kind == "windows":
         return Categorical(random_masses(rng, number, size), rng.integers(-1000, 1000, number))
+    if kind == "bernoulli":
+        return Bernoulli(random_masses(rng, number, 2)[:, 1])
     components = () if kind != "mixture" else (int(rng.integers(1, 6)),)
     shape = (number, *components)
     means = rng.integers(16 * (lower - 100), 16 * (lower + size + 100), shape)
     scales = rng.integers(0, 192, shape)
     if kind == "mixture":
         return logistic_mixture(means, scales, weight_index(rng.exponential(size=shape)), size, lower)
+    if kind == "shifted":  # a support of its own for every symbol
+        return logistic(means, scales, size, lower + rng.integers(-300, 300, number))
     return SINGLE[kind](means, scales, size, lower)
 
 

@@ -79,6 +79,17 @@ def test_a_mixture_is_the_average_of_its_components():
             assert (wanted * np.log2(np.maximum(wanted, 1e-300) / got)).sum(-1).max() < 1e-4
 
 
+def test_a_support_for_every_symbol_moves_the_distribution_and_nothing_else():
+    rng = np.random.default_rng(3)
+    means, scales, lower = rng.integers(-2000, 2000, (4, 9)), rng.integers(0, 192, (4, 9)), rng.integers(-200, 200, (4, 9))
+    for size in (96, 300):
+        shifted = logistic(means, scales, size, lower)
+        assert np.array_equal(shifted.frequencies(), logistic(means - 16 * lower, scales, size).frequencies())
+        start, freq = shifted.intervals(lower + 7)
+        table = shifted.frequencies().reshape(36, size)
+        assert np.array_equal(start, table[:, :7].sum(1)) and np.array_equal(freq, table[:, 7])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_edge_levels_take_the_tails(family):
     for mean, heavy in ((-60 * 16, 0), (315 * 16, 255)):
@@ -308,7 +319,7 @@ OK = dict(means=[[0, 0]], scales=[[9, 9]], weights=[[4000, 96]])
     lambda: Categorical(np.ones((2, 2)), np.array([0, -2**63])), lambda: Categorical(np.ones((2, 2)), [2**24 + 1, 0]), lambda: Categorical([1.0, 1.0], "a"),
     lambda: logistic([0.0], [0]), lambda: logistic([0], [1.0]), lambda: logistic([], []), lambda: logistic([0], [192]), lambda: logistic([0], [-1]),
     lambda: logistic([2**30], [0]), lambda: logistic([2**64 - 1], [0]), lambda: logistic([0, 0], [0]), lambda: logistic([[0], [1, 2]], [0, 0]), lambda: logistic(None, None),
-    lambda: logistic([True], [0]), lambda: logistic([0], [0], 0), lambda: logistic([0], [0], 65537), lambda: logistic([0], [0], 256, [0]), lambda: logistic([0], [0], 256, 0.0),
+    lambda: logistic([True], [0]), lambda: logistic([0], [0], 0), lambda: logistic([0], [0], 65537), lambda: logistic([0], [0], 256, [0, 0]), lambda: logistic([0], [0], 256, 0.0),
     lambda: laplace([np.nan], [0]), lambda: gaussian([0], [np.nan]), lambda: DiscretizedMixture("cauchy", [[0]], [[0]]), lambda: DiscretizedMixture(["logistic"], [[0]], [[0]]),
     lambda: DiscretizedMixture("logistic", 5, 5), lambda: DiscretizedMixture("logistic", OK["means"], OK["scales"]),
     lambda: logistic_mixture(**OK | dict(weights=[[4096, 1]])), lambda: logistic_mixture(**OK | dict(weights=[[4097, -1]])), lambda: logistic_mixture(**OK | dict(weights=[[0.5, 0.5]])),

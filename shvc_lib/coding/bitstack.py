@@ -130,9 +130,12 @@ class BitStack:
             rows[:, 0], rows[:, 1], rows[:, 2] = start - 1, freq - 1, TOTAL - 1 - start - freq
             # At either end of [0, 2^24) the part below or above is empty; a column cannot be, so split the other side.
             first, last = np.flatnonzero(start == 0), np.flatnonzero(start + freq == TOTAL)
-            rows[first] = np.stack([freq[first] - 1, 0 * first, TOTAL - 2 - freq[first]], axis=1)
-            rows[last] = np.stack([start[last] - 2, 0 * last, freq[last] - 1], axis=1)
-            column[first], column[last] = 0, 2
+            if first.size:
+                rows[first] = np.stack([freq[first] - 1, 0 * first, TOTAL - 2 - freq[first]], axis=1)
+                column[first] = 0
+            if last.size:
+                rows[last] = np.stack([start[last] - 2, 0 * last, freq[last] - 1], axis=1)
+                column[last] = 2
         self._ans.encode_reverse(column, _constriction().rows, rows)
 
     def pop(self, cdf, count=None):

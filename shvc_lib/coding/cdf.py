@@ -5,10 +5,11 @@ to 2^24. A symbol is then an interval [start, start + freq) of [0, 2^24), its id
 and encoder and decoder agree by construction: they compare integers. A floor of one count per symbol costs at most
 size / 2^24 of the mass and makes every symbol codable.
 
-`Uniform` and `Categorical` live here; logistic, Laplace, Gaussian and mixtures in `discretized`. Taught in chapter 1, *Codes*.
+`Uniform`, `Bernoulli` and `Categorical` live here; logistic, Laplace, Gaussian and mixtures in `discretized`. Taught in chapter 1, *Codes*.
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 
@@ -66,9 +67,15 @@ class IntegerCDF:
         return (PRECISION - np.log2(self.intervals(symbols)[1])).reshape(np.shape(symbols))
 
 
-def support(size, lower):
-    """Validated (size, lower), both Python integers."""
-    return integer("size", size, 1, MAX_SIZE), integer("lower", lower, -MAX_LOWER, MAX_LOWER)
+def support(size, lower, shape=None):
+    """Validated (size, lower): Python integers, or lower an int32 array of `shape`, a window of `size` integers for every symbol."""
+    size = integer("size", size, 1, MAX_SIZE)
+    if not np.ndim(array("lower", lower)):
+        return size, integer("lower", lower, -MAX_LOWER, MAX_LOWER)
+    lower = integers("lower", lower, -MAX_LOWER, MAX_LOWER)
+    if lower.shape != shape:
+        raise InvalidInput(f"lower has shape {lower.shape}, the symbols have {shape}")
+    return size, constant(lower.astype(np.int32))
 
 
 class Uniform(IntegerCDF):
@@ -88,6 +95,26 @@ class Uniform(IntegerCDF):
         row = np.full((1, self.size), step, dtype=np.int32)
         row[0, -1] = TOTAL - (self.size - 1) * step
         return row
+
+
+class Bernoulli(IntegerCDF):
+    """Bits, one probability each. `ones`: integers, the mass of a 1 out of 2^24, 1 ... 2^24 - 1, of the symbols' shape (not a scalar)."""
+
+    size = 2
+
+    def __init__(self, ones):
+        ones = integers("masses of ones", ones, 1, TOTAL - 1)
+        if not ones.ndim:
+            raise InvalidInput("masses of ones need a shape: one entry per symbol")
+        self.shape, self._ones = ones.shape, np.array(ones.reshape(-1), dtype=np.int32)
+
+    def intervals(self, symbols):
+        one, zeros = self.offsets(symbols), TOTAL - self._ones
+        return np.where(one, zeros, np.int32(0)), np.where(one, self._ones, zeros)
+
+    def masses(self, first, last):
+        ones = self._ones[first:last]
+        return np.stack([TOTAL - ones, ones], axis=1)
 
 
 def quantize(probabilities):
@@ -121,15 +148,12 @@ class Categorical(IntegerCDF):
         else:
             table = quantize(table)
         self.shape = table.shape[:-1] or None
-        if np.ndim(array("lower", lower)):
-            self.size, _ = support(table.shape[-1], 0)
-            self.lower = constant(integers("lower", lower, -MAX_LOWER, MAX_LOWER).astype(np.int32))
-            if self.lower.shape != self.shape:
-                raise InvalidInput(f"lower has shape {self.lower.shape}, the rows have {self.shape}")
-        else:
-            self.size, self.lower = support(table.shape[-1], lower)
+        self.size, self.lower = support(table.shape[-1], lower, self.shape)
         self._table = constant(table.reshape(-1, self.size).astype(np.int32))
-        self._start = np.cumsum(self._table, axis=1, dtype=np.int32) - self._table
+
+    @cached_property
+    def _start(self):  # where each interval begins: only pushing needs to know
+        return np.cumsum(self._table, axis=1, dtype=np.int32) - self._table
 
     def intervals(self, symbols):
         offsets = self.offsets(symbols)

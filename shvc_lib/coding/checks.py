@@ -34,6 +34,9 @@ def array(name, values):
         raise InvalidInput(f"{name} must be an array of numbers, got {type(values).__name__} that is none") from None
 
 
+_REACH = {np.dtype(kind): (np.iinfo(kind).min, np.iinfo(kind).max) for kind in "bBhHiIlLqQ"}
+
+
 def integers(name, values, low=-(1 << 31), high=(1 << 31) - 1):
     """A non-empty array of an integer dtype whose values lie in low ... high."""
     values = array(name, values)
@@ -41,7 +44,8 @@ def integers(name, values, low=-(1 << 31), high=(1 << 31) - 1):
         raise InvalidInput(f"{name} is empty")
     if values.dtype.kind not in "iu":
         raise InvalidInput(f"{name} must be integers, got dtype {values.dtype}")
-    if values.min() < low or values.max() > high:
+    least, most = _REACH.get(values.dtype, (low - 1, high))
+    if (least < low or most > high) and (values.min() < low or values.max() > high):  # uint8 need not be looked at to know that they fit into int32
         raise InvalidInput(f"{name} must lie in {low} ... {high}, got {values.min()} ... {values.max()}")
     return values
 

@@ -12,12 +12,11 @@ SHVC's p(x | z) is `logistic_mixture` with K = 5.
 """
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import InvalidInput
 from . import tables
 from .cdf import IntegerCDF, support
-from .checks import integers
+from .checks import array, integers
 from .rans import TOTAL
 
 WEIGHT_TOTAL = 4096  # what a mixture's integer weights sum to
@@ -30,18 +29,19 @@ class DiscretizedMixture(IntegerCDF):
 
     means: integers (..., K) in 1/16 of a level, on the symbols' own axis (clamped to 64 levels outside the support);
     scales: integers (..., K), indices of the grid exp((i - 48) / 16) levels, 0 <= i < 192; weights: integers (..., K) >= 0 that sum to 4096,
-    or None for K = 1. The symbols' shape is `means.shape[:-1]`. Raises InvalidInput.
+    or None for K = 1. The symbols' shape is `means.shape[:-1]`; with `lower` an array of that shape each symbol has a support of its own.
+    Raises InvalidInput.
     """
 
     def __init__(self, family, means, scales, weights=None, size=256, lower=0):
         if family not in tuple(tables.FAMILIES):
             raise InvalidInput(f"unknown family {family!r}: choose from {', '.join(tables.FAMILIES)}")
-        self.family, (self.size, self.lower) = family, support(size, lower)
-        means = integers("means (see mean_index)", means, -(1 << 29), 1 << 29)
+        self.family, means = family, integers("means (see mean_index)", means, -(1 << 29), 1 << 29)
         scales = integers("scales (see scale_index)", scales, 0, tables.SCALES - 1)
         if means.ndim == 0 or scales.shape != means.shape:
             raise InvalidInput(f"means and scales must have one shape (..., K), got {means.shape} and {scales.shape}")
         self.shape, count = means.shape[:-1], means.shape[-1]
+        self.size, self.lower = support(size, lower, self.shape)
         if weights is None:
             if count != 1:
                 raise InvalidInput("weights is missing: a mixture of more than one component needs them")
@@ -53,8 +53,8 @@ class DiscretizedMixture(IntegerCDF):
             self._total = (TOTAL - self.size) >> _WEIGHT_SHIFT
             self._weights = self._components(weights, count)
         low, high = -tables.MARGIN * tables.MEAN_STEPS, (self.size + tables.MARGIN) * tables.MEAN_STEPS
-        relative = self._components(means, count) - np.int32(tables.MEAN_STEPS * self.lower)
-        self._means = np.clip(relative, low, high - tables.MEAN_STEPS, out=relative)
+        relative = self._components(means, count) - tables.MEAN_STEPS * np.reshape(self.lower, -1).astype(np.int32)
+        self._means = np.minimum(np.maximum(relative, low, out=relative), high - tables.MEAN_STEPS, out=relative)
         self._scales = self._components(scales, count)
 
     @staticmethod
@@ -68,8 +68,11 @@ class DiscretizedMixture(IntegerCDF):
         edges = np.arange(self.size + 1) if offsets is None else offsets
         for k in range(len(self._means)):
             if self.size <= tables.ROW_SIZE:
-                table, rows = tables.row_table(self.family, self._total), tables.row_start(self._means[k, part], self._scales[k, part])
-                values = sliding_window_view(table, edges.size)[rows] if offsets is None else table.take(rows + edges)
+                rows = tables.row_start(self._means[k, part], self._scales[k, part])
+                if offsets is None:
+                    values = tables.row_windows(self.family, self._total, edges.size)[rows]
+                else:
+                    values = tables.row_table(self.family, self._total).take(rows + edges)
             else:
                 distance = tables.MEAN_STEPS * edges.astype(np.int64) - tables.MEAN_STEPS // 2 - spread(self._means[k])
                 values = tables.cdf_values(self.family, self._total, distance, spread(self._scales[k]))
@@ -98,8 +101,7 @@ class DiscretizedMixture(IntegerCDF):
 
 
 def _single(family, means, scales, size, lower):
-    return DiscretizedMixture(family, integers("means (see mean_index)", means)[..., None],
-                              integers("scales (see scale_index)", scales)[..., None], None, size, lower)
+    return DiscretizedMixture(family, array("means", means)[..., None], array("scales", scales)[..., None], None, size, lower)
 
 
 def logistic(means, scales, size=256, lower=0):

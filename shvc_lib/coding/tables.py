@@ -13,6 +13,7 @@ exp((i - 48) / 16) levels, i = 0 ... 191. Taught in chapter 1, *Codes*, and need
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import InvalidInput
 from .checks import reals
@@ -124,6 +125,12 @@ def row_table(family, total):
     offsets = MEAN_STEPS * (np.arange(ROW) - _ROW_ZERO)[None, :] - np.arange(MEAN_STEPS)[:, None]
     rows = [cdf_values(family, total, offsets, i) for i in range(SCALES)]
     return constant(np.stack(rows).reshape(-1))
+
+
+@lru_cache(maxsize=8)
+def row_windows(family, total, edges):
+    """`row_table` with every place as the start of a row of its own: a view, int32 of shape (places, edges)."""
+    return sliding_window_view(row_table(family, total), edges)
 
 
 def row_start(means, scales):
