@@ -1,0 +1,119 @@
+"""What can be sampled by a code: a target q and a proposal p, as arrays of independent one-dimensional distributions.
+
+The target is what the sender alone knows (a posterior), the proposal what both ends know (a prior). Coded sampling needs four things of them:
+log-densities, because candidates are judged by q(x) / p(x); the quantile function of p, because candidates are made from uniform numbers;
+KL[q || p], the bits that a sample is worth; and the largest density ratio, which decides how long an exact sampler may have to
+search. Densities are in nats, divergences in bits (Flamich 2019, chapter 1.7; Harsha et al. 2010). Taught in chapter 3.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from .. import theory
+from ..coding.checks import integers, reals
+from ..errors import InvalidInput
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def _same_kind(q, p):
+    if type(p) is not type(q):
+        raise InvalidInput(f"a {type(q).__name__} is compared with its like, not with {type(p).__name__}")
+
+
+class Gaussian:
+    """Independent Gaussians N(mean, scale^2): float64 arrays `mean` and `scale` of one `shape` (() for a single one).
+
+    `log_density`, `cdf` and `quantile` work element by element and broadcast; indexing picks dimensions. Raises InvalidInput for scales that
+    are not positive, and for anything that is not finite.
+    """
+
+    def __init__(self, mean, scale):
+        mean, scale = reals("mean", mean), reals("scale", scale)
+        if scale.min() <= 0:
+            raise InvalidInput(f"scale must be positive, but contains {scale.min():g}")
+        try:
+            self.mean, self.scale = np.broadcast_arrays(mean, scale)
+        except ValueError:
+            raise InvalidInput(f"mean {mean.shape} and scale {scale.shape} do not broadcast") from None
+        self.shape = self.mean.shape
+
+    def __getitem__(self, which):
+        return Gaussian(self.mean[which], self.scale[which])
+
+    def log_density(self, x):
+        """log density at x in nats."""
+        return -0.5 * ((x - self.mean) / self.scale) ** 2 - np.log(self.scale) - _HALF_LOG_2PI
+
+    def cdf(self, x):
+        """Probability of values up to x."""
+        return ndtr((x - self.mean) / self.scale)
+
+    def quantile(self, u):
+        """The value below which a share u of the probability lies: of uniform numbers in (0, 1) it makes samples."""
+        return self.mean + self.scale * ndtri(u)
+
+    def relative_to(self, other):
+        """This Gaussian seen from `other`, in units where `other` is N(0, 1). Divergences and density ratios stay what they are."""
+        _same_kind(self, other)
+        return Gaussian((self.mean - other.mean) / other.scale, self.scale / other.scale)
+
+    def kl(self, other):
+        """KL[self || other] of each dimension, in bits."""
+        seen = self.relative_to(other)
+        nats = 0.5 * (seen.mean**2 + seen.scale**2 - 1) - np.log(seen.scale)
+        return np.maximum(nats, 0) / math.log(2)  # rounding may leave -1e-17
+
+    def max_log_ratio(self, other):
+        """log of the largest self(x) / other(x) of each dimension, in nats; infinite unless `self` is narrower (or the same)."""
+        seen = self.relative_to(other)
+        narrower, same = seen.scale < 1, (seen.scale == 1) & (seen.mean == 0)
+        room = np.where(narrower, 1 - seen.scale**2, 1)
+        return np.where(narrower, seen.mean**2 / (2 * room) - np.log(seen.scale), np.where(same, 0.0, np.inf))[()]
+
+
+class Discrete:
+    """Independent distributions over 0 ... n - 1: `probabilities` (..., n), rows that sum to one; `shape` is (...), and () for a single one.
+
+    Values are integer arrays that broadcast with `shape`. Raises InvalidInput for what is no distribution.
+    """
+
+    def __init__(self, probabilities):
+        p = reals("probabilities", probabilities)
+        if not p.ndim or p.min() < 0 or np.abs(p.sum(-1) - 1).max() > 1e-6:
+            raise InvalidInput("probabilities must not be negative and must sum to one along the last axis")
+        self.probabilities = p / p.sum(-1, keepdims=True)
+        self.shape = p.shape[:-1]
+
+    def __getitem__(self, which):
+        return Discrete(self.probabilities[which])
+
+    def log_density(self, x):
+        """log probability of x in nats: -inf where it is zero."""
+        n = self.probabilities.shape[-1]
+        x = integers("x", x, 0, n - 1)
+        with np.errstate(divide="ignore"):
+            table = np.log(self.probabilities)
+        shape = np.broadcast_shapes(x.shape, self.shape)
+        return np.take_along_axis(np.broadcast_to(table, (*shape, n)), np.broadcast_to(x, shape)[..., None], -1)[..., 0]
+
+    def quantile(self, u):
+        """The smallest x whose cumulative probability exceeds u, int64: of uniform numbers in (0, 1) it makes samples."""
+        steps = np.cumsum(self.probabilities, -1)
+        steps = steps[..., :-1] / steps[..., -1:]  # exactly 1 where only impossible values follow
+        u = np.asarray(u)
+        return np.searchsorted(steps, u, side="right") if not self.shape else (u[..., None] >= steps).sum(-1)
+
+    def kl(self, other):
+        """KL[self || other] of each distribution, in bits."""
+        _same_kind(self, other)
+        return theory.kl(self.probabilities, other.probabilities)
+
+    def max_log_ratio(self, other):
+        """log of the largest self(x) / other(x) of each distribution, in nats; infinite where `other` excludes what `self` has."""
+        _same_kind(self, other)
+        q, p = np.broadcast_arrays(self.probabilities, other.probabilities)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(np.where(q > 0, q / p, 0).max(-1))

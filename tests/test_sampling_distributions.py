@@ -1,0 +1,89 @@
+"""Targets and proposals: densities, quantiles, divergences and density ratios, against scipy and by brute force."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from shvc_lib import theory
+from shvc_lib.errors import InvalidInput
+from shvc_lib.sampling.distributions import Discrete, Gaussian
+from shvc_lib.sampling.randomness import uniforms
+
+RNG = np.random.default_rng(0)
+MEANS, SCALES = RNG.normal(size=(4, 3)), RNG.uniform(0.05, 3, (4, 3))
+
+
+def test_gaussian_is_scipys():
+    q, x, u = Gaussian(MEANS, SCALES), RNG.normal(size=(5, 4, 3)), RNG.uniform(size=(5, 4, 3))
+    exact = stats.norm(MEANS, SCALES)
+    np.testing.assert_allclose(q.log_density(x), exact.logpdf(x), rtol=1e-12)
+    np.testing.assert_allclose(q.cdf(x), exact.cdf(x), rtol=1e-10)
+    np.testing.assert_allclose(q.quantile(u), exact.ppf(u), rtol=1e-10, atol=1e-12)
+    assert q.shape == (4, 3) and Gaussian(0, np.ones(5)).shape == (5,) and Gaussian(1, 2).shape == ()
+
+
+def test_gaussian_indexing():
+    q = Gaussian(MEANS, SCALES)[1]
+    assert (q.mean == MEANS[1]).all() and (q.scale == SCALES[1]).all() and q[[0, 2]].shape == (2,)
+
+
+def test_gaussian_divergence_per_dimension():
+    q, p = Gaussian(MEANS, SCALES), Gaussian(RNG.normal(size=3), RNG.uniform(0.2, 2, 3))
+    kl = q.kl(p)
+    for i, j in np.ndindex(4, 3):
+        assert kl[i, j] == pytest.approx(theory.gaussian_kl(MEANS[i, j], SCALES[i, j] ** 2, p.mean[j], p.scale[j] ** 2), rel=1e-10)
+    np.testing.assert_allclose(q.relative_to(p).kl(Gaussian(0, 1)), kl, rtol=1e-10)
+    assert (q.kl(q) == 0).all()
+
+
+def test_gaussian_largest_ratio():
+    """Against the maximum over a fine grid; infinite for targets as wide as the proposal or wider."""
+    p, x = Gaussian(0.3, 1.5), np.linspace(-60, 60, 400_001)
+    for mean, scale in ((0.3, 1.4), (2.0, 0.5), (-1.0, 0.05), (1.0, 1.3)):
+        q = Gaussian(mean, scale)
+        assert q.max_log_ratio(p) == pytest.approx((q.log_density(x) - p.log_density(x)).max(), abs=1e-5)
+    assert Gaussian(0.3, 1.5).max_log_ratio(p) == 0
+    assert np.isinf(Gaussian([0.3, 0.4, 0.3], [1.6, 1.5, 20]).max_log_ratio(p)).all()
+
+
+def test_discrete_by_hand():
+    q = Discrete([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    assert q.shape == (2,) and q[0].shape == ()
+    np.testing.assert_allclose(q.log_density([[0, 1], [2, 1]]), [[math.log(0.5), 0], [math.log(0.25), 0]])
+    assert q.log_density([0, 0])[1] == -np.inf
+    np.testing.assert_array_equal(q.quantile(np.array([[0.49, 0.01], [0.5, 0.99], [0.76, 0.5]])), [[0, 1], [1, 1], [2, 1]])
+    p = Discrete([0.25, 0.25, 0.5])
+    np.testing.assert_allclose(q.kl(p), [0.5 - 0.25, 2])
+    np.testing.assert_allclose(q.max_log_ratio(p), [math.log(2), math.log(4)])
+    assert p.max_log_ratio(Discrete([0.5, 0.5, 0])) == np.inf and np.isinf(p.kl(Discrete([0.5, 0.5, 0])))
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_discrete_quantile_makes_samples(shape):
+    """Frequencies of 10^5 samples (chi-square), and impossible values never, whatever the rounding of the cumulative sums."""
+    probabilities = np.array([0, 0.1, 0.1, 0.1, 0, 0.3, 0.4, 0])
+    q = Discrete(np.broadcast_to(probabilities, (*shape, 8)))
+    x = q.quantile(uniforms(3, np.arange(2), np.arange(50_000)[:, None])).reshape(-1)
+    possible = probabilities > 0
+    counts = np.bincount(x, minlength=8)
+    assert counts[~possible].sum() == 0 and stats.chisquare(counts[possible], 1e5 * probabilities[possible]).pvalue > 1e-3
+    assert (q.quantile(np.full(2, 1 - 2.0**-53)) == 6).all() and (q.quantile(np.full(2, 2.0**-53)) == 1).all()
+
+
+def test_quantile_ends_at_the_last_possible_value():
+    """Ten tenths add up to less than one in floating point: what is left must not go to the impossible value behind them."""
+    q = Discrete([0.1] * 10 + [0.0])
+    assert np.cumsum([0.1] * 10)[-1] < 1 and q.quantile(1 - 2.0**-53) == 9
+
+
+@pytest.mark.parametrize("make", [lambda: Gaussian(0, 0), lambda: Gaussian(0, -1), lambda: Gaussian([0, np.nan], 1), lambda: Gaussian(0, np.inf),
+                                  lambda: Gaussian(np.zeros(2), np.ones(3)), lambda: Gaussian([], 1), lambda: Gaussian("a", 1), lambda: Discrete([0.5, 0.6]),
+                                  lambda: Discrete([1.5, -0.5]), lambda: Discrete(1.0), lambda: Discrete([np.nan, 1]), lambda: Discrete([]),
+                                  lambda: Discrete([0.5, 0.5]).log_density(2), lambda: Discrete([0.5, 0.5]).log_density(0.5),
+                                  lambda: Gaussian(0, 1).kl(Discrete([0.5, 0.5])), lambda: Discrete([0.5, 0.5]).max_log_ratio(Gaussian(0, 1))])
+def test_bad_arguments(make):
+    with pytest.raises(InvalidInput) as error:
+        make()
+    assert "\n" not in str(error.value)
