@@ -89,9 +89,7 @@ class Lanes:
             number = int(np.prod(cdf.shape))
             if count is not None and integer("count", count) != number:
                 raise InvalidInput(f"count is {count}, but the model is of {number} symbols")
-        elif count is None:
-            raise InvalidInput("this model has one row for any number of symbols: say how many with count=...")
-        elif integer("count", count, 1, MAX_COUNT) % len(self.stacks):
+        elif integer("count (this model has one row for any number of symbols)", count, 1, MAX_COUNT) % len(self.stacks):
             raise InvalidInput(f"{count} symbols cannot be shared out evenly to {len(self.stacks)} lanes")
         symbols = []
         with all_or_nothing(self):
