@@ -1,0 +1,102 @@
+"""A trained `BitsBackVAE` of one level whose latent lies in other bins than those it was trained on: what the choice of bins costs.
+
+The density q(z | x), its prior and the decoder stay as they are. Only the cut of the line changes: `coding.uniform_bins` of any width, or
+`coding.equal_mass_bins` under the top prior. The decoder sees the centre of the bin, a multiple of 1/16 of a trained bin and so exact.
+
+    codec(twin, image.shape, width=1 / 4)       # 1024 uniform bins, a quarter of those trained on; width=1 is `vae_codec.codec`'s grid
+    codec(twin, image.shape, bits=10)           # 1024 bins of equal prior mass
+
+`compare` codes images with many choices and tabulates net and initial bits. Taught in chapter 2.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..coding import (BitStack, Codec, Uniform, binned_posterior, binned_prior, equal_mass_bins, independent, logistic_mixture, uniform_bins)
+from ..coding.bits_back import bits_back, push_chain
+from ..coding.tables import MEAN_STEPS
+from ..errors import InvalidInput
+from ..nn.parameters import exact_means, exact_scales, exact_weights, to_integers
+from .bits_back_vae import BINS_PER_UNIT
+
+SPAN = 256  # trained bins that uniform grids cover, as `vae_codec` does
+WIDTHS, BITS = (4, 2, 1, 1 / 2, 1 / 4), range(6, 13)
+
+
+def _integers(means, log_scales):
+    return exact_means(to_integers(means)), exact_scales(to_integers(log_scales))
+
+
+def make_bins(twin, width=None, bits=None):
+    """The Bins of a choice: uniform ones of `width` trained bins (a power of two, 1/16 ... 128) or 2^bits of equal mass under the twin's top prior, a set per
+    channel. Raises InvalidInput."""
+    if (width is None) == (bits is None):
+        raise InvalidInput("give the width of uniform bins, or the bits of bins of equal mass")
+    if bits is not None:
+        return equal_mass_bins("logistic", *_integers(*twin.top_prior()), bits)
+    if width not in [2.0**k for k in range(-4, 8)]:
+        raise InvalidInput(f"width must be a power of two from 1/16 to 128, got {width}")
+    return uniform_bins(int(width * MEAN_STEPS), int(SPAN / width))
+
+
+def codec(twin, shape, width=None, bits=None, posterior=binned_posterior):
+    """Codec of one uint8 image of `shape` (H, W, 3), even, for a stochastic twin of one level; width, bits: see `make_bins`.
+
+    posterior(bins, family, means, scales) -> Codec of z: `floored_posterior` shows what happens without windows. Raises InvalidInput.
+    """
+    if twin.levels != 1 or twin.deterministic:
+        raise InvalidInput("only a stochastic model of one level has its latent cut into other bins")
+    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
+        raise InvalidInput(f"the codec is for one image (H, W, 3) with even H and W, got {tuple(shape)}")
+    bins, latents = make_bins(twin, width, bits), (twin.latents, shape[0] // 2, shape[1] // 2)
+    if bits is None:
+        top = independent(binned_prior(bins, "logistic", *(np.broadcast_to(v, latents) for v in _integers(*twin.top_prior()))))
+    else:
+        uniform = independent(Uniform(bins.size), int(np.prod(latents)))
+        top = Codec(uniform.push, lambda stack: uniform.pop(stack).reshape(latents), uniform.bits)
+
+    def network(method, *arguments):
+        with torch.no_grad():
+            return [value[0] for value in method(*arguments)]
+
+    def infer(image):
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        return posterior(bins, "logistic", *_integers(*network(twin.posterior, 0, twin.pixels(image))))
+
+    def likelihood(z):
+        centres = torch.from_numpy(bins.centre(z)).float()[None] / (MEAN_STEPS * BINS_PER_UNIT)
+        means, log_scales, logits = network(twin.likelihood, centres)
+        inner = independent(logistic_mixture(*_integers(means, log_scales), exact_weights(to_integers(logits))))
+        return Codec(lambda stack, image: inner.push(stack, np.moveaxis(image, -1, 0)),
+                     lambda stack: np.moveaxis(inner.pop(stack), 0, -1).astype(np.uint8), lambda image: inner.bits(np.moveaxis(image, -1, 0)))
+
+    return bits_back(top, likelihood, infer)
+
+
+def floored_posterior(bins, family, means, scales):
+    """The trap: a posterior with one count of 2^24 in every bin, however far away. With 2048 latents in 2^12 bins the counts of one image add up to half
+    a symbol's mass, and popping finds them."""
+    return independent(binned_prior(bins, family, means, scales))
+
+
+class Row(NamedTuple):
+    """One choice of bins. `count`: bins per latent; net, initial: bits per image, arrays with an entry per image (`initial` as if it came first)."""
+
+    name: str
+    count: int
+    net: np.ndarray
+    initial: np.ndarray
+
+
+def compare(twin, images, widths=WIDTHS, bits=BITS, posterior=binned_posterior, seed=0):
+    """A Row for every choice of bins: `images`, uint8 (N, H, W, 3), chained on random bits."""
+    rows = []
+    for choice in [{"width": width} for width in widths] + [{"bits": b} for b in bits]:
+        coder, stack = codec(twin, images[0].shape, **choice, posterior=posterior), BitStack.random(32 * images[0].size, seed)
+        ledgers = push_chain(coder, images, stack)
+        name = f"width {choice['width']:g}" if "width" in choice else f"2^{choice['bits']} equal"
+        count = make_bins(twin, **choice).size
+        rows.append(Row(name, count, *(np.array(column) for column in zip(*ledgers))))
+    return rows
