@@ -139,15 +139,30 @@ def test_posterior_masses_are_those_of_scipy_inside_the_window(family, choice):
 
 
 @pytest.mark.parametrize("choice", ["uniform", "2^3", "2^8", "2^12"])
-def test_windows_hold_the_density_and_little_else(choice):
-    bins, (means, scales) = choices()[choice], parameters(np.random.default_rng(5), (3, 20, 20), reach=4000, scales=(0, 192))
-    first, exponents = windows(bins, "logistic", means, scales)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_windows_hold_the_density_and_little_else(family, choice):
+    bins, (means, scales) = choices(family)[choice], parameters(np.random.default_rng(5), (3, 20, 20), reach=4000, scales=(0, 192))
+    first, exponents = windows(bins, family, means, scales)
     assert first.min() >= 0 and (first + (1 << exponents)).max() <= bins.size and exponents.min() == 1 and len(np.unique(exponents)) > 2
-    reach = 16 * np.exp((scales - 48) / 16)
+    reach = min(16, SCIPY[family].isf(2.0**-25)) * np.exp((scales - 48) / 16)  # half a count of mass beyond, or the end of the table
     edges = np.broadcast_to(bins.edges / 2.0**POSITION_BITS, (3, 1, 1, bins.size - 1))
     ends = [(edges <= (means / 16 + side * reach)[..., None]).sum(-1) for side in (-0.999, 0.999, -1.001, 1.001)]  # inverse scales are rounded
     assert (first <= ends[0]).all() and (ends[1] < first + (1 << exponents)).all()
     assert ((1 << exponents) < 2 * np.maximum(ends[3] - ends[2] + 1, 2)).all()
+
+
+@pytest.mark.parametrize("choice", ["uniform", "coarse", "2^8", "2^12"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_windows_ends_can_be_coded(family, choice):
+    """Where the density has no mass that the table knows, and a window's digits have none to share."""
+    bins, (means, scales) = choices(family)[choice], parameters(np.random.default_rng(11), (3, 8, 8), reach=2000)
+    codec, (first, exponents) = binned_posterior(bins, family, means, scales), windows(bins, family, means, scales)
+    for z in (first, first + (1 << exponents) - 1):
+        stack = BitStack.random(1000)
+        before = stack.copy()
+        codec.push(stack, z)
+        assert stack.bits - before.bits == pytest.approx(codec.bits(z), abs=40)
+        assert np.array_equal(codec.pop(stack), z) and stack == before
 
 
 @pytest.mark.parametrize("choice", ["uniform", "coarse", "two", "2^1", "2^8", "2^12"])
@@ -215,6 +230,9 @@ def test_errors_leave_the_stack_alone():
     assert stack == before
     with pytest.raises(InvalidInput):
         bins.centre(good + 1024)
+    alike = binned_posterior(uniform_bins(16, 16), "logistic", np.zeros((2, 3), int), np.full((2, 3), 40))
+    with pytest.raises(InvalidInput, match="shape"):
+        alike.push(stack, np.full((3, 2), 8))
 
 
 # --- integers only ------------------------------------------------------------------------------------------------------------------------------
