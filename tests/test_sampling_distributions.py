@@ -8,9 +8,10 @@ from scipy import stats
 
 from shvc_lib import theory
 from shvc_lib.errors import InvalidInput
-from shvc_lib.sampling.distributions import Discrete, Gaussian
+from shvc_lib.sampling.distributions import Discrete, Gaussian, common_shape
 from shvc_lib.sampling.randomness import uniforms
 
+pytestmark = pytest.mark.filterwarnings("error")
 RNG = np.random.default_rng(0)
 MEANS, SCALES = RNG.normal(size=(4, 3)), RNG.uniform(0.05, 3, (4, 3))
 
@@ -48,6 +49,49 @@ def test_gaussian_largest_ratio():
     assert np.isinf(Gaussian([0.3, 0.4, 0.3], [1.6, 1.5, 20]).max_log_ratio(p)).all()
 
 
+@pytest.mark.parametrize("mean, scale", [(0, 0.5), (1.5, 0.4), (-6, 0.05), (3, 0.999), (0, 1), (0.7, 1), (-2, 1), (0, 1.3), (1, 1.001), (-2, 3)])
+def test_gaussian_hockey_stick(mean, scale):
+    """Against a sum over a fine grid, in the units of a proposal that is not standard."""
+    q, p, x = Gaussian(2 + 3 * mean, 3 * scale), Gaussian(2, 3), np.linspace(-70, 70, 300_001)
+    mass, levels = q.hockey_stick(p), np.array([1e-3, 0.1, 0.5, 1, 1.1, 2, 7.5, 1e3, 1e12])
+    densities = [np.exp(d.log_density(x)) for d in (q, p)]
+    for level, value in zip(levels, mass(levels), strict=True):
+        assert value == pytest.approx(np.maximum(densities[0] - level * densities[1], 0).sum() * (x[1] - x[0]), abs=1e-7)
+        assert mass(level) == value
+    assert np.shape(Gaussian(MEANS, SCALES).hockey_stick(p)(np.ones((4, 3)))) == (4, 3)
+
+
+def test_hockey_stick_ends_at_the_largest_ratio():
+    q, p = Gaussian([1.0, -3.0], [0.3, 0.9]), Gaussian(0, 1)
+    top = np.exp(q.max_log_ratio(p))
+    assert (q.hockey_stick(p)(1.0001 * top) == 0).all() and (q.hockey_stick(p)(0.99 * top) > 0).all()
+
+
+def test_discrete_hockey_stick():
+    q, p = Discrete([[0.5, 0.25, 0.25], [0.1, 0.0, 0.9]]), Discrete([0.25, 0.25, 0.5])
+    np.testing.assert_allclose(q.hockey_stick(p)(np.array([1.0, 1.5])), [0.25, 0.9 - 0.75])
+
+
+def test_sixteen_bits():
+    p = Gaussian([2.0, -1.0], [0.5, 7.0])
+    x = p.mean + p.scale * RNG.normal(size=(1000, 2)) * 10.0 ** RNG.uniform(-3, 1.5, (1000, 2))
+    code = p.to_16_bits(x)
+    assert code.dtype == np.int64 and code.min() >= 0 and code.max() < 65536
+    z = (x - p.mean) / p.scale
+    assert (np.abs((p.from_16_bits(code) - p.mean) / p.scale - z) <= 1.001 * np.sqrt(1 + z**2) / 8192).all()  # half a step
+    assert (p.to_16_bits(p.from_16_bits(np.repeat(np.arange(65536), 2).reshape(-1, 2))) == np.arange(65536)[:, None]).all()
+    d = Discrete(np.full((1, 5), 0.2))
+    assert d.from_16_bits(d.to_16_bits(np.arange(5))).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_layout():
+    q = Gaussian(MEANS, SCALES[0]).flat((2, 4, 3))
+    assert q.shape == (24,) and (q.mean[12:] == MEANS.reshape(-1)).all() and (q.scale[:3] == SCALES[0]).all()
+    d = Discrete([[0.5, 0.5], [1, 0]]).flat((3, 2))
+    assert d.shape == (6,) and (d.probabilities[4:] == [[0.5, 0.5], [1, 0]]).all()
+    assert common_shape(q, Gaussian(0, 1), np.zeros((5, 1))) == (5, 24)
+
+
 def test_discrete_by_hand():
     q = Discrete([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
     assert q.shape == (2,) and q[0].shape == ()
@@ -82,7 +126,11 @@ def test_quantile_ends_at_the_last_possible_value():
                                   lambda: Gaussian(np.zeros(2), np.ones(3)), lambda: Gaussian([], 1), lambda: Gaussian("a", 1), lambda: Discrete([0.5, 0.6]),
                                   lambda: Discrete([1.5, -0.5]), lambda: Discrete(1.0), lambda: Discrete([np.nan, 1]), lambda: Discrete([]),
                                   lambda: Discrete([0.5, 0.5]).log_density(2), lambda: Discrete([0.5, 0.5]).log_density(0.5),
-                                  lambda: Gaussian(0, 1).kl(Discrete([0.5, 0.5])), lambda: Discrete([0.5, 0.5]).max_log_ratio(Gaussian(0, 1))])
+                                  lambda: Gaussian(0, 1).kl(Discrete([0.5, 0.5])), lambda: Discrete([0.5, 0.5]).max_log_ratio(Gaussian(0, 1)),
+                                  lambda: Discrete([0.5, 0.5]).kl(Discrete([0.5, 0.25, 0.25])), lambda: Gaussian(0, 1).to_16_bits(1e6),
+                                  lambda: Gaussian(0, 1).from_16_bits(-1), lambda: Gaussian(0, 1).from_16_bits(1 << 16),
+                                  lambda: Discrete([0.5, 0.5]).from_16_bits(2), lambda: Discrete(np.full(65537, 1 / 65537)).to_16_bits(0),
+                                  lambda: common_shape(Gaussian(np.zeros(2), 1), Gaussian(np.zeros(3), 1))])
 def test_bad_arguments(make):
     with pytest.raises(InvalidInput) as error:
         make()

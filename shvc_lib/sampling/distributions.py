@@ -15,12 +15,25 @@ from .. import theory
 from ..coding.checks import integers, reals
 from ..errors import InvalidInput
 
+_STEP = 2.0**-12  # of asinh of a standardised value, in 16 bits
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def _same_kind(q, p):
     if type(p) is not type(q):
         raise InvalidInput(f"a {type(q).__name__} is compared with its like, not with {type(p).__name__}")
+    if isinstance(q, Discrete) and q.probabilities.shape[-1] != p.probabilities.shape[-1]:
+        raise InvalidInput(f"distributions over {q.probabilities.shape[-1]} and over {p.probabilities.shape[-1]} values were mixed")
+
+
+def common_shape(target, proposal, *arrays):
+    """The shape to which a target, a proposal of the same kind and further arrays broadcast. Raises InvalidInput when they do not."""
+    _same_kind(target, proposal)
+    shapes = [target.shape, proposal.shape, *(np.shape(a) for a in arrays)]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise InvalidInput(f"these shapes do not broadcast: {' and '.join(map(str, shapes))}") from None
 
 
 class Gaussian:
@@ -42,6 +55,10 @@ class Gaussian:
 
     def __getitem__(self, which):
         return Gaussian(self.mean[which], self.scale[which])
+
+    def flat(self, shape):
+        """The same, repeated to fill a larger shape and in raster order: shape (n,)."""
+        return Gaussian(np.broadcast_to(self.mean, shape).reshape(-1), np.broadcast_to(self.scale, shape).reshape(-1))
 
     def log_density(self, x):
         """log density at x in nats."""
@@ -73,6 +90,45 @@ class Gaussian:
         room = np.where(narrower, 1 - seen.scale**2, 1)
         return np.where(narrower, seen.mean**2 / (2 * room) - np.log(seen.scale), np.where(same, 0.0, np.inf))[()]
 
+    def hockey_stick(self, other):
+        """A function of the level: the integral of max(self(x) - level * other(x), 0), the mass by which `self` sticks out, in each dimension.
+
+        `self` = N(m, s^2) exceeds `level` times N(0, 1) where a x^2 - 2 m x + c < 0, with a = 1 - s^2: between two points when `self` is
+        the narrower one, beyond one point when both are as wide, outside two points when it is the wider one. Where they do not
+        cross, it is 1 - level or nothing. Level 0 is not asked for: it leaves everything.
+        """
+        seen = self.relative_to(other)
+        m, s = np.abs(seen.mean), seen.scale  # mirrored, so that the upper tails are the ones that must be precise
+        a = (1 - s) * (1 + s)
+        side, two_points = np.sign(a), a != 0
+        offset, slope, divisor = m**2 + 2 * s**2 * np.log(s), 2 * s**2, np.where(two_points, a, 1)
+
+        def mass(level):
+            c = offset + slope * np.log(level)
+            discriminant = m**2 - a * c
+            crossing = discriminant > 0
+            reach = np.where(crossing, m + np.sqrt(np.maximum(discriminant, 0)), 1)
+            near, far = c / reach, reach / divisor
+            above_near = ndtr((m - near) / s) - level * ndtr(-near)
+            past_far = ndtr(side * (m - far) / s) - level * ndtr(-side * far)  # above the far point, or below it when `self` is wider
+            inside = above_near - np.where(two_points, side * past_far, 0)
+            return np.clip(np.where(crossing, inside, np.where(a > 0, 0, 1 - level)), 0, 1)
+
+        return mass
+
+    def to_16_bits(self, x):
+        """Values as integers 0 ... 65535. With z = (x - mean) / scale, steps of 2^-12 in asinh(z): sqrt(1 + z^2) / 4096 in z, up to |z| = 1490.
+
+        Finer than half-precision floats wherever |z| > 0.5. Raises InvalidInput for values farther out."""
+        code = np.rint(np.arcsinh((x - self.mean) / self.scale) / _STEP) + 32768
+        if not ((code >= 0) & (code <= 65535)).all():
+            raise InvalidInput("a value lies more than 1490 scales from the mean: 16 bits cannot hold it")
+        return code.astype(np.int64)
+
+    def from_16_bits(self, code):
+        """The values that `to_16_bits` wrote. Raises InvalidInput for other codes."""
+        return self.mean + self.scale * np.sinh((integers("code", code, 0, 65535).astype(np.int64) - 32768) * _STEP)
+
 
 class Discrete:
     """Independent distributions over 0 ... n - 1: `probabilities` (..., n), rows that sum to one; `shape` is (...), and () for a single one.
@@ -89,6 +145,11 @@ class Discrete:
 
     def __getitem__(self, which):
         return Discrete(self.probabilities[which])
+
+    def flat(self, shape):
+        """The same, repeated to fill a larger shape and in raster order: shape (n,)."""
+        size = self.probabilities.shape[-1]
+        return Discrete(np.broadcast_to(self.probabilities, (*shape, size)).reshape(-1, size))
 
     def log_density(self, x):
         """log probability of x in nats: -inf where it is zero."""
@@ -117,3 +178,18 @@ class Discrete:
         q, p = np.broadcast_arrays(self.probabilities, other.probabilities)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.log(np.where(q > 0, q / p, 0).max(-1))
+
+    def hockey_stick(self, other):
+        """A function of the level: the sum of max(self(x) - level * other(x), 0), the mass by which `self` sticks out of each distribution."""
+        _same_kind(self, other)
+        return lambda level: np.maximum(self.probabilities - np.asarray(level)[..., None] * other.probabilities, 0).sum(-1)
+
+    def to_16_bits(self, x):
+        """Values as integers 0 ... 65535: the values themselves. Raises InvalidInput for distributions over more than 65536 values."""
+        if self.probabilities.shape[-1] > 65536:
+            raise InvalidInput(f"16 bits cannot hold one of {self.probabilities.shape[-1]} values")
+        return integers("x", x, 0, self.probabilities.shape[-1] - 1).astype(np.int64)
+
+    def from_16_bits(self, code):
+        """The values that `to_16_bits` wrote. Raises InvalidInput for others."""
+        return integers("code", code, 0, self.probabilities.shape[-1] - 1).astype(np.int64)
