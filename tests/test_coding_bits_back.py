@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from shvc_lib.coding import BitStack, Categorical, independent
+from shvc_lib.coding import BitStack, Categorical, Uniform, independent
 from shvc_lib.coding.bits_back import Ledger, bb_ans, bit_swap, bits_back, push_chain
-from shvc_lib.errors import InvalidInput, OutOfBits
+from shvc_lib.errors import CorruptFile, InvalidInput, OutOfBits
 
 STATES = 8  # of every variable
 
@@ -105,6 +105,57 @@ def test_initial_bits_are_the_least_that_suffice():
 
 def test_ledger_adds_up():
     assert Ledger(net=1000, initial=300).total == 1300
+
+
+def uniform(count, dims=5):
+    return independent(Uniform(count), dims)
+
+
+@pytest.mark.parametrize("x_bits, schedule, initial", [(4, bb_ans, 16), (4, bit_swap, 12), (12, bb_ans, 16), (12, bit_swap, 8)])
+def test_the_ledger_worked_out_by_hand(x_bits, schedule, initial):
+    """Two latents of 8 bits each, and x. BB-ANS borrows 16 bits; Bit-Swap pushes x before it borrows the second 8, so 4 bits of x
+    save 4 and 12 bits save all 8. Exactly these initial bits suffice, one less does not, and decoding returns them."""
+    codec = schedule(uniform(256, 1), [lambda z: uniform(2**x_bits, 1), lambda z: uniform(256, 1)], [lambda x: uniform(256, 1), lambda z: uniform(256, 1)])
+    ledgers = push_chain(codec, [[3], [15]], BitStack.random(1000))
+    assert ledgers == [Ledger(x_bits, initial)] * 2 and ledgers[0].total == x_bits + initial
+    assert all(type(number) is int for ledger in ledgers for number in ledger)
+    stack, poor = BitStack.random(initial), BitStack.random(initial - 1)
+    codec.push(stack, [7])
+    assert stack.bits == initial + x_bits and codec.pop(stack).tolist() == [7] and stack == BitStack.random(initial)
+    with pytest.raises(OutOfBits):
+        codec.push(poor, [7])
+    assert poor == BitStack.random(initial - 1)
+
+
+def test_a_push_or_pop_that_fails_halfway_changes_nothing():
+    """push: z is popped, then x is no symbol of the likelihood. pop: z is there, x is not. In a chain: the third value fails."""
+    codec = bits_back(uniform(4), lambda z: uniform(8), lambda x: uniform(4))
+    for attempt, error, bits in [(lambda stack: codec.push(stack, [1, 2, 3, 4, 8]), InvalidInput, 100), (codec.pop, OutOfBits, 12),
+                                 (lambda stack: push_chain(codec, [[1] * 5, [2] * 5, [8] * 5], stack), InvalidInput, 100)]:
+        stack = BitStack.random(bits)
+        before = stack.copy()
+        with pytest.raises(error):
+            attempt(stack)
+        assert stack == before
+
+
+def test_a_latent_that_no_push_can_have_drawn_is_corrupt():
+    """The prior allows eight values of z, the posterior four: from random bits, pop soon finds one of the others, and says so."""
+    codec = bits_back(uniform(8), lambda z: uniform(16), lambda x: uniform(4))
+    stack = BitStack.random(1000)
+    before = stack.copy()
+    with pytest.raises(CorruptFile, match="codec has not written.*outside the model's support of 4"):
+        codec.pop(stack)
+    assert stack == before
+
+
+def test_bits_of_a_large_latent_need_a_larger_scratch_stack(monkeypatch):
+    """1.6 million bits of latents: more than the first scratch stack holds. The net cost is that of x alone here."""
+    codec = bits_back(uniform(256, 200_000), lambda z: uniform(4, 10), lambda x: uniform(256, 200_000))
+    assert codec.bits([3] * 10) == pytest.approx(20)
+    monkeypatch.setattr("shvc_lib.coding.bits_back._SCRATCH_BITS", [8, 16, 32])
+    with pytest.raises(OutOfBits, match="holds 32 bits"):
+        codec.bits([3] * 10)
 
 
 @pytest.mark.parametrize("schedule", [bit_swap, bb_ans])

@@ -135,9 +135,10 @@ ROWS = Categorical(np.ones((2, 3, 4)))
 
 
 @pytest.mark.parametrize("attempt", [
-    lambda lanes: lanes.push([[0], [0], [0]], ROWS), lambda lanes: lanes.push(np.zeros((3, 2, 1), int), ROWS), lambda lanes: lanes.push(np.full((2, 3), 4), ROWS),
-    lambda lanes: lanes.push(np.zeros((2, 3)), ROWS), lambda lanes: lanes.push([0, 0, 0], Categorical(np.ones((3, 4)))),
-    lambda lanes: lanes.push(0, Categorical(np.ones(4))), lambda lanes: lanes.push([[0, 0]], Uniform(4)), lambda lanes: lanes.push([[], []], Uniform(4)),
+    lambda lanes: lanes.push([[0], [0], [0]], ROWS), lambda lanes: lanes.push(np.zeros((3, 2, 1), int), ROWS),
+    lambda lanes: lanes.push(np.full((2, 3), 4), ROWS), lambda lanes: lanes.push(np.zeros((2, 3)), ROWS),
+    lambda lanes: lanes.push([0, 0, 0], Categorical(np.ones((3, 4)))), lambda lanes: lanes.push(0, Categorical(np.ones(4))),
+    lambda lanes: lanes.push([[0, 0]], Uniform(4)), lambda lanes: lanes.push([[], []], Uniform(4)),
     lambda lanes: lanes.push([[0], [9]], Uniform(4)), lambda lanes: lanes.push([[0, 1], [2]], Uniform(4)), lambda lanes: lanes.push([0, 0], "a model"),
     lambda lanes: lanes.push([0], logistic(np.int32(16), np.int32(50))), lambda lanes: lanes.pop(logistic(np.int32(16), np.int32(50))),
     lambda lanes: lanes.pop(Categorical(np.ones((3, 4)))), lambda lanes: lanes.pop(ROWS, 3), lambda lanes: lanes.pop(ROWS, 6.0),

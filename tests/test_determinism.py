@@ -107,15 +107,15 @@ def test_a_batch_of_64_is_decoded_one_by_one(model, twin, images, kind):
 
 
 def test_a_batch_is_one_big_symbol_on_one_stack(twin, images):
-    codec, stack = vae_codec.codec(twin, (8, *ONE)), BitStack.random(100_000)
+    codec, stack, some = vae_codec.codec(twin, (7, *ONE)), BitStack.random(100_000), images[:7]
     before = stack.copy()
-    codec.push(stack, images[:8])
+    codec.push(stack, some)
     grown = stack.bits - before.bits
     popped = codec.pop(stack)
-    assert np.array_equal(popped, images[:8]) and popped.dtype == np.uint8 and stack == before
+    assert np.array_equal(popped, some) and popped.dtype == np.uint8 and stack == before
     one = vae_codec.codec(twin, ONE)
-    assert codec.bits(images[:8]) == pytest.approx(grown, rel=0.01)
-    assert codec.bits(images[:8]) == pytest.approx(sum(one.bits(image) for image in images[:8]), rel=0.01)
+    assert codec.bits(some) == pytest.approx(grown, rel=0.01)
+    assert codec.bits(some) == pytest.approx(sum(one.bits(image) for image in some), rel=0.01)
 
 
 # --- the same integers under other conditions -------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ WAYS = {"two threads": two_threads, "channels last": channels_last, "float64": l
 
 @pytest.mark.parametrize("way", WAYS)
 def test_images_decode_in_another_way(twin, lanes, images, way):
-    count = 4 if way in ("two threads", "int64") else 16  # threads wait for busy cores, numpy's reference is slow
+    count = {"two threads": 2, "int64": 4}.get(way, 16)  # threads wait for busy cores, numpy's reference is slow
     with WAYS[way](twin) as other:
         assert wrong(other, Lanes(lanes.stacks[:count]), images[:count]) == 0
 
@@ -158,7 +158,7 @@ from safetensors.torch import load_file
 torch.set_num_threads(2)
 folder = Path(sys.argv[1])
 twin = nn.load_exact(models.build(RECIPE.model, **RECIPE.arguments), folder / "twin.safetensors")
-stacks = [BitStack.from_bytes((folder / f"{lane}.bits").read_bytes()) for lane in range(6)]
+stacks = [BitStack.from_bytes((folder / f"{lane}.bits").read_bytes()) for lane in range(4)]
 print(torch.backends.cpu.get_cpu_capability(), wrong(twin, Lanes(stacks), load_file(folder / "images.safetensors")["images"].numpy()))
 """
 
@@ -166,10 +166,10 @@ print(torch.backends.cpu.get_cpu_capability(), wrong(twin, Lanes(stacks), load_f
 def test_a_fresh_process_with_other_threads_and_older_instructions_decodes(twin, lanes, images, tmp_path):
     """What travels are the twin's integers and the stacks' bytes."""
     nn.save_exact(twin, tmp_path / "twin.safetensors")
-    save_file({"images": torch.from_numpy(images[:6])}, tmp_path / "images.safetensors")
-    for lane in range(6):
+    save_file({"images": torch.from_numpy(images[:4])}, tmp_path / "images.safetensors")
+    for lane in range(4):
         (tmp_path / f"{lane}.bits").write_bytes(lanes.stacks[lane].to_bytes())
-    older = dict(os.environ, ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41",
+    older = dict(os.environ, ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41", OMP_WAIT_POLICY="passive",
                  PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(models.__file__).parents[2])]))
     done = subprocess.run([sys.executable, "-c", DECODE, str(tmp_path)], env=older, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.split() == ["DEFAULT", "0"], done.stdout + done.stderr
@@ -233,9 +233,11 @@ def test_the_float_codec_is_the_same_codec_and_the_model_untouched(model, twin, 
 
 # --- what is refused --------------------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("shape", [(31, 32, 3), (32, 33, 3), (4, 32, 31, 3), (0, 32, 3), (0, 32, 32, 3), (32, 32), (32, 32, 4), (1, 2, 32, 32, 3), (32.0, 32, 3)])
-def test_shapes_that_the_model_cannot_take(twin, shape):
-    with pytest.raises(InvalidInput):
+@pytest.mark.parametrize("shape, says", [((31, 32, 3), "multiples of 2"), ((32, 33, 3), "multiples of 2"), ((4, 32, 31, 3), "multiples of 2"),
+                                         ((0, 32, 3), "at least 1"), ((0, 32, 32, 3), "at least 1"), ((32.0, 32, 3), "float"),
+                                         ((32, 32), "one image"), ((32, 32, 4), "one image"), ((1, 2, 32, 32, 3), "one image")])
+def test_shapes_that_the_model_cannot_take(twin, shape, says):
+    with pytest.raises(InvalidInput, match=says):
         vae_codec.codec(twin, shape)
 
 
