@@ -1,4 +1,4 @@
-"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images` and `chains`.
+"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains` and `bits-back`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -152,9 +152,11 @@ def main(argv=None):
     sub.add_argument("models", nargs="*", help="names of trained networks (all that fit when none is named)")
     sub.add_argument("--count", type=int, default=1000, help="test images in the chain (default 1000)")
     sub.add_argument("--json", metavar="OUT", help="keep the rates in this file; networks that it already describes are not measured again")
+    sub = commands.add_parser("bits-back", help="images per second of bits-back coding, networks and coder apart")
+    sub.add_argument("models", nargs="*", help="names of trained networks beside the small VAE (three of different depths when none is named)")
     args = top.parse_args(argv)
     try:
-        {"coding": _main_coding, "images": _main_images, "chains": _main_chains}[args.command](args, argv)
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -173,6 +175,12 @@ def _main_chains(args, argv):
     from . import bench_chains  # needs torch, which the other benchmarks do without
 
     bench_chains.main(args, _circumstances(argv))
+
+
+def _main_bits_back(args, argv):
+    from . import bench_speed  # needs torch, too
+
+    bench_speed.main(args.models)
 
 
 def _main_images(args, argv):

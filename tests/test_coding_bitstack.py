@@ -1,15 +1,16 @@
 """The stack of bits: what is pushed comes back, what is below stays, and no mistake changes anything."""
 
 import hashlib
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shvc_lib.coding import TOTAL, BitStack, Categorical, Uniform, laplace, logistic, logistic_mixture
+from shvc_lib.coding import TOTAL, BitStack, Categorical, Uniform, bitstack, laplace, logistic, logistic_mixture
 from shvc_lib.errors import CorruptFile, InvalidInput, OutOfBits
-from strategies import coded, count_of, stacks
+from strategies import KINDS, coded, count_of, random_model, random_symbols, stacks
 
 pytestmark = pytest.mark.filterwarnings("error")  # numpy's too
 
@@ -261,3 +262,38 @@ def test_golden_bytes():
         stack.push(symbols, laplace(means[:, 0], scales[:, 0], size))
         stack.push(symbols, Uniform(size))
     assert hashlib.sha256(stack.to_bytes()).hexdigest() == "222020e5129204cc6165eab6cb7644249d395925a6422d4572dd8e16ee7d2d66"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_where_the_stack_is_cut_cannot_be_seen(seed):
+    """A coder that holds only a few words and everything else in chunks, beside one that holds all: equal words, errors and copies."""
+    rng = np.random.default_rng(seed)
+    pairs = [(BitStack.random(1000, seed), 1 << 20), (BitStack.random(1000, seed), int(rng.integers(2, 6)))]
+    kept = [stack.copy() for stack, _ in pairs]
+    for _ in range(100):
+        action = rng.choice(["push", "pop", "copy", "restore"], p=[0.45, 0.45, 0.05, 0.05])
+        number = int(rng.integers(1, 60))
+        cdf = random_model(rng, rng.choice(KINDS), int(rng.choice([2, 17, 300])), number)
+        symbols, answers = random_symbols(rng, cdf, number), []
+        for index, (stack, top) in enumerate(pairs):
+            with mock.patch.object(bitstack, "_TOP", top):
+                if action == "push":
+                    stack.push(symbols, cdf)
+                    assert stack._ans.num_words() <= 2 * top
+                elif action == "pop":
+                    try:
+                        answers.append(stack.pop(cdf, number).tolist())
+                    except OutOfBits as error:
+                        answers.append(str(error))
+                elif action == "copy":
+                    kept[index] = stack.copy()
+                else:
+                    stack.restore(kept[index])
+        (whole, _), (cut, _) = pairs
+        assert answers[:1] == answers[1:] and whole == cut and whole.bits == cut.bits and kept[0] == kept[1]
+
+
+def test_a_copy_of_a_long_stack_is_short():
+    stack = BitStack.random(1 << 20)
+    stack.push([1, 2, 3], Uniform(4))
+    assert stack.copy()._ans.num_words() < stack.words().size / 3 and stack.copy() == stack

@@ -11,12 +11,17 @@ weights (below, the symbol, above) whatever the size of its support.
 is a head of 2^32, every message keeps its head at 2^32 or above, and a pop that falls below raises `OutOfBits`.
 
 *All or nothing.* Everything is validated before the coder is touched, and a pop that runs out of bits pushes back what it
-took. After any error the stack is as it was. Taught in chapter 1, *Codes*; chapter 2 is about what stacks make possible.
+took. After any error the stack is as it was.
+
+*Copies that cost nothing.* constriction's coder holds the top of the stack; what lies deeper is kept in chunks that nobody writes to and that
+copies share. So a copy takes as long from a chain of ten thousand images as from one, and codecs take one before they try something
+(`codec.all_or_nothing`). Taught in chapter 1, *Codes*; chapter 2 is about what stacks make possible.
 """
 
 import math
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +32,7 @@ from .rans import EMPTY, TOTAL, WORD
 
 _SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
 MAX_COUNT = 1 << 31  # symbols that one pop may ask for
+_TOP = 1 << 12  # words that stay in the coder when the rest becomes a chunk, which happens when there are more than twice as many
 _TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
 
 
@@ -49,11 +55,19 @@ def _coder(words):
     return _constriction().coder(np.ascontiguousarray(words, dtype=np.uint32))
 
 
+class _Chunk(NamedTuple):
+    """Words below the coder's; `below`: the chunk that they lie on, or None; `depth`: words in all chunks from here down."""
+
+    words: np.ndarray
+    below: Any
+    depth: int
+
+
 class BitStack:
     """An empty stack. See `random` and `from_bytes` for stacks that hold something."""
 
     def __init__(self):
-        self._ans = _coder([0, 1])
+        self._ans, self._deep = _coder([0, 1]), None  # the top, and the chunk below it
 
     @classmethod
     def random(cls, bits, seed=0):
@@ -85,22 +99,49 @@ class BitStack:
 
     def words(self):
         """The 32-bit words, equal to those of `rans.RANS` after the same pushes: uint32 array."""
-        return self._ans.get_compressed()
+        return self._above(None, self._ans.get_compressed())
+
+    def _above(self, chunk, top):
+        """The words from `chunk` (not included) to those of the coder, `top`."""
+        parts, deep = [top], self._deep
+        while deep is not chunk:
+            parts.append(deep.words)
+            deep = deep.below
+        return np.concatenate(parts[::-1])
+
+    def _sink(self):
+        """Make a chunk of what the coder holds, but for its top."""
+        if self._ans.num_words() > 2 * _TOP:
+            words = self._ans.get_compressed()
+            low = words[:-_TOP].copy()
+            self._ans, self._deep = _coder(words[-_TOP:]), _Chunk(low, self._deep, low.size + self._depth)
+
+    def _rise(self, number):
+        """Have at least `number` words in the coder, or all that there are."""
+        deep, missing = self._deep, number - self._ans.num_words()
+        while deep and missing > 0:
+            deep, missing = deep.below, missing - deep.words.size
+        if deep is not self._deep:
+            self._ans, self._deep = _coder(self._above(deep, self._ans.get_compressed())), deep
+
+    @property
+    def _depth(self):
+        return self._deep.depth if self._deep else 0
 
     @property
     def bits(self):
         """Bits on the stack, 0 when empty (the head's position counts as the sentinel it is and not as content)."""
-        return int(self._ans.num_valid_bits()) - _SENTINEL_BITS
+        return int(self._ans.num_valid_bits()) - _SENTINEL_BITS + WORD * self._depth
 
     def copy(self):
         """An independent stack with the same contents."""
         stack = type(self)()
-        stack._ans = self._ans.clone()
+        stack.restore(self)
         return stack
 
     def restore(self, other):
         """Make this stack's contents those of `other`."""
-        self._ans = other._ans.clone()
+        self._ans, self._deep = other._ans.clone(), other._deep
 
     def __eq__(self, other):
         return isinstance(other, BitStack) and np.array_equal(self.words(), other.words())
@@ -137,6 +178,7 @@ class BitStack:
                 rows[last] = np.stack([start[last] - 2, 0 * last, freq[last] - 1], axis=1)
                 column[last] = 2
         self._ans.encode_reverse(column, _constriction().rows, rows)
+        self._sink()
 
     def pop(self, cdf, count=None):
         """Pop what was pushed under the same `cdf`: int32 array of `cdf.shape`, or of `count` symbols for a shared row.
@@ -156,6 +198,7 @@ class BitStack:
         number = math.prod(shape)
         offsets = np.zeros(number, dtype=np.int32)
         if cdf.size > 1:
+            self._rise(number + 2)  # no symbol takes more than a word
             step = _block(cdf)
             for first in range(0, number, step):
                 last = min(first + step, number)

@@ -117,22 +117,23 @@ class ExactLayer(nn.Module):
         self.check()
 
     def _prepared(self, dtype, device):
-        """Weights, biases and the factor 2^(12 - shifts) of every channel as floats, made once."""
+        """Weights, biases, the factor 2^(12 - shifts) of every channel, the scale of the inputs and 2^-12 as floats, made once."""
         if (dtype, device) not in self._cache:
             factor = [math.ldexp(1.0, GRID_BITS - int(s) - int(self.input_shift)) for s in self.weight_shift]
             factor = torch.tensor(factor, dtype=dtype, device=device).reshape(-1, *[1] * (self.weight.ndim - 2))
-            self._cache[dtype, device] = self.weight.to(device, dtype), self.bias.to(device, dtype), factor, 2.0 ** int(self.input_shift)
+            scales = (torch.tensor(2.0**e, dtype=dtype, device=device) for e in (int(self.input_shift), -GRID_BITS))  # faster than Python's numbers
+            self._cache[dtype, device] = self.weight.to(device, dtype), self.bias.to(device, dtype), factor, *scales
         return self._cache[dtype, device]
 
     @torch.no_grad()
     def forward(self, x):
         if self.arithmetic == "int64":
             return self._reference(x)
-        weight, bias, factor, scale = self._prepared(getattr(torch, self.arithmetic), x.device)
+        weight, bias, factor, scale, grid = self._prepared(getattr(torch, self.arithmetic), x.device)
         x = (x.to(weight.dtype) * scale).round_().clamp_(-REACH, REACH - 1)
         with exact_kernels(x.device):
             sums = self.convolution(x, weight, bias, **self.options) if self.convolution else F.linear(x, weight, bias)
-        return sums.mul_(factor).round_().clamp_(-GRID_LIMIT, GRID_LIMIT).mul_(2.0**-GRID_BITS)
+        return sums.mul_(factor).round_().clamp_(-GRID_LIMIT, GRID_LIMIT).mul_(grid)
 
     def _reference(self, x):
         """The same in numpy's int64: no float takes part in a sum. Returns float64 multiples of 2^-12."""
