@@ -105,8 +105,7 @@ def empirical(observed, bits, count):
     2^bits ... 2^bits + 65535, which cost the frequency of escapes and 16 bits. bits: at most 15. The layout is that of `rejection.encode`."""
     bits = integer("bits", bits, 0, 15)
     first = 1 << bits  # the escape's symbol
-    counts = np.bincount(np.minimum(integers("observed", observed, 0, first + ESCAPES - 1), first).reshape(-1), minlength=first + 1)
-    model, escapes = Categorical(1 + weight_index(counts + 1, TOTAL - first - 1)), Uniform(ESCAPES)
+    model, escapes = smoothed(np.minimum(integers("observed", observed, 0, first + ESCAPES - 1), first), first + 1), Uniform(ESCAPES)
 
     def push(stack, x):
         if (x >= first).any():
@@ -121,6 +120,13 @@ def empirical(observed, bits, count):
         return x
 
     return _codec(count, first + ESCAPES - 1, push, pop, lambda x: model.bits(np.minimum(x, first)) + 16 * (x >= first))
+
+
+def smoothed(observed, size, lower=0):
+    """The frequencies of `observed` integers among lower ... lower + size - 1, each counted once more than seen (Laplace): a Categorical."""
+    observed, size = integers("observed", observed, lower, lower + size - 1), integer("size", size, 1, 1 << 16)
+    counts = np.bincount(observed.reshape(-1).astype(np.int64) - lower, minlength=size)
+    return Categorical(1 + weight_index(counts + 1, TOTAL - size), lower)
 
 
 def _codec(count, most, push, pop, bits):
