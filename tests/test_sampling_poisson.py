@@ -86,6 +86,18 @@ def test_the_tables_solve_the_equation(mean, scale):
     assert inside.sum() > 400 and np.abs(error / slope * remaining(np.exp(log_ratio[inside]))).max() < 3e-4
 
 
+def test_tables_for_every_kind_of_target():
+    """Finite and rising for all divergences up to 50 bits, also for scales next to the proposal's and for means of almost nothing."""
+    rng = np.random.default_rng(0)
+    near, far = 1 + rng.choice([-1, 1], 1500) * 10.0 ** rng.uniform(-16, -1, 1500), 10.0 ** rng.uniform(-12, 0.8, 1500)
+    mean, scale = np.append(10.0 ** rng.uniform(-300, 0, 500), rng.uniform(-9, 9, 2500)), rng.permutation(np.append(near, far))
+    some = Gaussian(mean, scale).kl(PRIOR) < poisson.MOST_BITS
+    stretch = poisson._Stretch(poisson._Ratio(mean[some], scale[some]))
+    assert some.sum() > 2500 and np.isfinite(stretch.log_time).all() and (np.diff(stretch.log_time, axis=1) >= 0).all()
+    everywhere = np.append(rng.normal(size=some.sum() - 2) * 4, [-np.inf, np.inf])
+    assert not np.isnan(stretch(np.arange(some.sum()), everywhere)).any()
+
+
 @pytest.mark.parametrize("rule", ["a_star", "greedy"])
 @pytest.mark.parametrize("bits", [0.5, 1, 2, 4, 8])
 def test_codelength(rule, bits):
@@ -97,7 +109,8 @@ def test_codelength(rule, bits):
 
 def test_steps_grow_with_the_divergence_not_with_its_exponential():
     bits = np.array([6, 8, 12, 16, 24])
-    visited = {rule: np.array([poisson.search(target_of(b, 0.01), PRIOR, 5, rule, STREAMS[:3000]).visited.mean() for b in bits]) for rule in ("a_star", "greedy")}
+    visited = {rule: np.array([poisson.search(target_of(b, 0.01), PRIOR, 5, rule, STREAMS[:3000]).visited.mean() for b in bits])
+               for rule in ("a_star", "greedy")}
     assert (visited["greedy"] < 1.1 * bits + 4).all() and (visited["a_star"] < 1.5 * bits + 6).all()
     assert (visited["greedy"] < visited["a_star"]).all() and (visited["greedy"] > 0.7 * bits).all()  # it is a count of something
 

@@ -1,12 +1,12 @@
 """Dithered quantisation: rounding with a shared random offset adds noise of a known shape, exactly, and searches nothing.
 
-To send y with noise, both ends draw an offset u from (-1/2, 1/2). The sender rounds y / step - u to the nearest integer k, the receiver takes step (k + u): that
-is y plus noise which is uniform over (-step / 2, step / 2) and independent of y (Roberts 1962; Ziv 1985; in learned compression Agustsson and
-Theis 2020). The step is fixed in advance, so the receiver must know the target's scale; only its mean is the sender's secret.
+To send y with noise, both ends draw an offset u from (-1/2, 1/2). The sender rounds y / step - u to the nearest integer k, the receiver takes
+step (k + u): that is y plus noise which is uniform over (-step / 2, step / 2) and independent of y (Roberts 1962; Ziv 1985; in learned compression
+Agustsson and Theis 2020). The step is fixed in advance, so the receiver must know the target's scale; only its mean is the sender's secret.
 
-Gaussian noise is uniform noise of a random width: if G has the chi-squared distribution with 3 degrees of freedom, uniform noise over a width of 2 scale sqrt(G) is
-N(0, scale^2), because a point uniform under a density has a uniform abscissa given its height. So the step is drawn from the shared randomness,
-too, and the sample is exact (Hegazy and Li 2022).
+Gaussian noise is uniform noise of a random width: if G has the chi-squared distribution with 3 degrees of freedom, uniform noise over a width of
+2 scale sqrt(G) is N(0, scale^2), because a point uniform under a density has a uniform abscissa given its height. So the step is drawn from the
+shared randomness, too, and the sample is exact (Hegazy and Li 2022).
 
 Given u and the step, k is coded with the mass that the proposal has in k's cell. When the proposal is what targets average to and the scale is
 small, this costs the mutual information plus 1/2 log2(2 pi e / 12) = 0.25 bits for uniform noise of the same variance, and plus 0.52 bits for

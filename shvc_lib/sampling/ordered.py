@@ -1,8 +1,8 @@
 """Ordered random coding and the Poisson functional representation: importance sampling whose index is worth less than it could be.
 
 A block of dimensions is one vector. Both ends know its candidates x_0, x_1, ..., drawn from the proposal p; the sender weighs them by w_i = q(x_i) / p(x_i) and
-must pick one with probability proportional to w_i. A race does that: with exponential times E_i the smallest E_i / w_i wins. Plain importance
-sampling (Havasi et al. 2018) lets independent times race, and then all N numbers are equally likely: log2 N bits.
+must pick one with probability proportional to w_i. A race does that: with exponential times E_i the smallest E_i / w_i wins. Plain `importance`
+sampling (Havasi et al. 2019) lets independent times race, and then all N numbers are equally likely: log2 N bits.
 
 Ordered random coding (Theis and Yosri 2022) gives the same N times to the candidates in rising order. The sample has the very same distribution and so the
 same bias, but early candidates now win more often: the index costs fewer bits under a code that favours small numbers. With N going to infinity the sorted
@@ -37,11 +37,11 @@ def encode(target, proposal, seed, extra_bits=3, rule="ordered", stream=None):
 
     target, proposal: Gaussian or Discrete, shapes that broadcast; stream: an integer per dimension, by default 0, 1, 2, ... in raster order; with more
     streams than dimensions, one sample is drawn per row of streams. rule: "ordered" with 2^(ceil(KL) + extra_bits) candidates, KL being the
-    block's; "independent", the same with times in no order, for comparison; "poisson" with as many as it takes to be exact. Raises
-    InvalidInput, also for more than 2^24 candidates (for "poisson": on average).
+    block's, or "poisson" with as many as it takes to be exact. Raises InvalidInput, also for more than 2^24 candidates (for
+    "poisson": on average).
     """
-    if rule not in ("ordered", "independent", "poisson"):
-        raise InvalidInput(f"rule must be ordered, independent or poisson, not {rule!r}")
+    if rule not in ("ordered", "poisson"):
+        raise InvalidInput(f"rule must be ordered or poisson, not {rule!r}")
     stream, rows, shape = layout(target, proposal, stream)
     if not shape:
         raise InvalidInput("a block needs an axis of dimensions: shape (1,) for a single one")
@@ -57,7 +57,7 @@ def encode(target, proposal, seed, extra_bits=3, rule="ordered", stream=None):
         bits = np.ceil(target.kl(proposal)[rows].sum(1)) + integer("extra_bits", extra_bits, -MOST_BITS, MOST_BITS)
         if bits.max() > MOST_BITS:
             raise InvalidInput(f"a block would need 2^{bits.max():.0f} candidates, and 2^{MOST_BITS} are the limit: make the blocks smaller")
-        index = _fixed(target, proposal, seed, rows, stream, np.maximum(bits, 0).astype(int), rule == "ordered")
+        index = _fixed(target, proposal, seed, rows, stream, np.maximum(bits, 0).astype(int))
     return index.reshape(shape[:-1])[()]
 
 
@@ -77,16 +77,15 @@ def _log_weights(target, proposal, seed, rows, stream, first, count):
     return (q.log_density(x) - p.log_density(x)).sum(1)
 
 
-def _fixed(target, proposal, seed, rows, stream, bits, ordered):
+def _fixed(target, proposal, seed, rows, stream, bits):
     index = np.empty(len(rows), np.int64)
     for each in np.unique(bits):
         size, members = 1 << int(each), np.flatnonzero(bits == each)
         step = max(1, _WORK // (size * rows.shape[1]))
         for first in range(0, members.size, step):
             block = members[first:first + step]
-            times = -np.log(uniform_rows(seed, stream[block, 0], 0, size, _TIME))
-            if ordered:  # the gap before the (i + 1)-th smallest of N exponential numbers is exponential with mean 1 / (N - i)
-                times = np.cumsum(times / (size - np.arange(size)), 1)
+            gaps = -np.log(uniform_rows(seed, stream[block, 0], 0, size, _TIME)) / (size - np.arange(size))
+            times = np.cumsum(gaps, 1)  # the gap before the (i + 1)-th smallest of N exponential numbers is exponential with mean 1 / (N - i)
             index[block] = (np.log(times) - _log_weights(target, proposal, seed, rows[block], stream[block], 0, size)).argmin(1)
     return index
 

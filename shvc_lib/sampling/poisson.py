@@ -34,6 +34,7 @@ from .randomness import exponentials, uniforms
 from .rejection import _layout as layout
 
 MAX_DEPTH = 62  # levels of the tree: the index must fit into an int64
+MOST_BITS = 50  # largest divergence
 _NEAR = 1e-7  # scales within this of the proposal's count as a little narrower: the limit has formulas of its own, and not another result
 _POINTS, _NEIGHBOURS = 129, 6  # of the tables: grid points, and points per quadrature rule
 _LOW, _HIGH, _TOP, _TAIL = -16.0, 60.0, 1e-5, 6.0  # where the tables end: log ratios, distance from a peak, standard deviations
@@ -186,15 +187,15 @@ def search(target, proposal, seed, rule="greedy", stream=None):
 
     target, proposal: Gaussians, shapes that broadcast; rule: "greedy" or "a_star"; stream: an integer per dimension, by default 0, 1, 2, ... in raster
     order; with more streams than dimensions, one sample is drawn per stream. Raises InvalidInput where "a_star" meets a target that is
-    not narrower than its proposal, for divergences above 62 bits, and when a sample comes to lie where the proposal has less than 2^-62 of its mass.
+    not narrower than its proposal, for divergences above 50 bits, and when a sample comes to lie where the proposal has less than 2^-62 of its mass.
     """
     if rule not in _RULES:
         raise InvalidInput(f"rule must be one of {', '.join(_RULES)}, not {rule!r}")
     stream, rows, shape = layout(target, proposal, stream)
     if rule == "a_star" and np.max(target.max_log_ratio(proposal)) > MAX_DEPTH * math.log(2):
         raise InvalidInput("A* needs a bounded density ratio: a target that is narrower than its proposal, and not by a hair")
-    if np.max(target.kl(proposal)) > MAX_DEPTH:
-        raise InvalidInput(f"a target is too far from its proposal: more than {MAX_DEPTH} bits")
+    if np.max(target.kl(proposal)) > MOST_BITS:
+        raise InvalidInput(f"a target is too far from its proposal: more than {MOST_BITS} bits")
     seen = target.relative_to(proposal)
     mean, scale = seen.mean.reshape(-1), seen.scale.reshape(-1)
     index, visited = np.empty(rows.size, np.int64), np.empty(rows.size, np.int64)
