@@ -8,7 +8,7 @@ from scipy import stats
 
 from shvc_lib import theory
 from shvc_lib.errors import InvalidInput
-from shvc_lib.sampling.distributions import Discrete, Gaussian, common_shape
+from shvc_lib.sampling.distributions import Discrete, Gaussian, common_shape, layout
 from shvc_lib.sampling.randomness import uniforms
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -92,6 +92,17 @@ def test_layout():
     assert common_shape(q, Gaussian(0, 1), np.zeros((5, 1))) == (5, 24)
 
 
+def test_streams_and_their_targets():
+    """Streams count in raster order unless given; with more of them than targets, rows say which target each one samples."""
+    q, p = Gaussian(MEANS, SCALES), Gaussian(0, 1)
+    streams, rows, shape = layout(q, p, None)
+    assert shape == (4, 3) and streams.tolist() == rows.tolist() == list(range(12))
+    streams, rows, shape = layout(q[0], p, 5 + np.arange(6).reshape(2, 3))
+    assert shape == (2, 3) and streams.tolist() == [5, 6, 7, 8, 9, 10] and rows.tolist() == [0, 1, 2, 0, 1, 2]
+    streams, rows, shape = layout(p, p, None, np.zeros(4))
+    assert shape == (4,) and streams.tolist() == [0, 1, 2, 3] and rows.tolist() == [0, 0, 0, 0]
+
+
 def test_discrete_by_hand():
     q = Discrete([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
     assert q.shape == (2,) and q[0].shape == ()
@@ -130,7 +141,8 @@ def test_quantile_ends_at_the_last_possible_value():
                                   lambda: Discrete([0.5, 0.5]).kl(Discrete([0.5, 0.25, 0.25])), lambda: Gaussian(0, 1).to_16_bits(1e6),
                                   lambda: Gaussian(0, 1).from_16_bits(-1), lambda: Gaussian(0, 1).from_16_bits(1 << 16),
                                   lambda: Discrete([0.5, 0.5]).from_16_bits(2), lambda: Discrete(np.full(65537, 1 / 65537)).to_16_bits(0),
-                                  lambda: common_shape(Gaussian(np.zeros(2), 1), Gaussian(np.zeros(3), 1))])
+                                  lambda: common_shape(Gaussian(np.zeros(2), 1), Gaussian(np.zeros(3), 1)), lambda: layout(Gaussian(0, 1), Gaussian(0, 1), -1),
+                                  lambda: layout(Gaussian(np.zeros(2), 1), Gaussian(0, 1), [1, 2, 3]), lambda: layout(Gaussian(0, 1), Gaussian(0, 1), 0.5)])
 def test_bad_arguments(make):
     with pytest.raises(InvalidInput) as error:
         make()

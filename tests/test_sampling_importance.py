@@ -99,21 +99,20 @@ def test_one_index_for_many_dimensions():
 
 @pytest.mark.parametrize("work", [1 << 17, 200, 1])
 def test_blocks_together_or_alone(work, monkeypatch):
-    """Blocks of different sizes and bits give the indices that each gives by itself, in whatever parts the work is done."""
+    """Blocks of different sizes and bits give the indices that each gives by itself in one go, in whatever parts the work is done."""
     rng = np.random.default_rng(4)
-    monkeypatch.setattr(importance, "_WORK", work)
     sizes, bits = np.array([1, 5, 2, 30, 1, 1, 2]), np.array([0, 6, 3, 7, 6, 3, 6])
-    target, prior = Gaussian(rng.normal(size=(6, 7)), rng.uniform(0.3, 1.2, (6, 7))), Gaussian(rng.normal(size=7), 1.3)
+    target, prior = Gaussian(rng.normal(size=(6, 7)), rng.uniform(0.3, 1.2, (6, 7))), Gaussian(np.tile(rng.normal(size=7), (6, 1)), 1.3)
+    flat_target, flat_prior, ends, alone = target.flat((6, 7)), prior.flat((6, 7)), np.cumsum(sizes), []
+    for end, size, b in zip(ends, sizes, bits):
+        dims = np.arange(end - size, end)
+        alone.append(importance.encode(flat_target[dims], flat_prior[dims], 5, int(b), stream=dims))
+        assert np.ndim(alone[-1]) == 0
+    monkeypatch.setattr(importance, "_WORK", work)
     index = importance.encode(target, prior, 5, bits, sizes)
-    streams, start, x = np.arange(42), 0, importance.decode(index, Gaussian(np.tile(prior.mean, (6, 1)), 1.3), 5, sizes)
-    assert x.shape == (6, 7) and (index < 1 << bits).all() and index[1] > 0
-    flat_target, flat_prior = target.flat((6, 7)), prior.flat((6, 7))
-    for i, size in enumerate(sizes):
-        part = slice(start, start + size)
-        alone = importance.encode(flat_target[part], flat_prior[part], 5, int(bits[i]), stream=streams[part])
-        assert alone == index[i] and np.ndim(alone) == 0
-        assert (importance.decode(alone, flat_prior[part], 5, stream=streams[part]) == x.reshape(-1)[part]).all()
-        start += size
+    assert index.tolist() == alone and (index < 1 << bits).all() and index[1] > 0
+    x = importance.decode(index, prior, 5, sizes)
+    assert (x == prior.quantile(uniforms(5, np.arange(42).reshape(6, 7), np.repeat(index, sizes).reshape(6, 7)))).all()
 
 
 def test_the_choice_is_by_weights():

@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 from .. import theory
 from ..coding.checks import integers, reals
 from ..errors import InvalidInput
+from .randomness import LARGEST
 
 _STEP = 2.0**-12  # of asinh of a standardised value, in 16 bits
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -34,6 +35,19 @@ def common_shape(target, proposal, *arrays):
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise InvalidInput(f"these shapes do not broadcast: {' and '.join(map(str, shapes))}") from None
+
+
+def layout(target, proposal, stream, *arrays):
+    """Which random stream each dimension reads: (streams, rows, shape), the first two flat.
+
+    stream: None for 0, 1, 2, ... in raster order, or integers that broadcast with target, proposal and further arrays to `shape`, which may be
+    larger than the targets' own; rows: which of the targets (in raster order) each stream samples. Raises InvalidInput.
+    """
+    own, shape = common_shape(target, proposal), common_shape(target, proposal, *arrays)
+    stream = np.arange(math.prod(shape)).reshape(shape) if stream is None else integers("stream", stream, 0, LARGEST)
+    shape = common_shape(target, proposal, stream, *arrays)
+    rows = np.broadcast_to(np.arange(math.prod(own)).reshape(own), shape)
+    return np.broadcast_to(stream, shape).reshape(-1), rows.reshape(-1), shape
 
 
 class Gaussian:

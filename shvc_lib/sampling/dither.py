@@ -20,9 +20,8 @@ from scipy.special import ndtr, ndtri
 
 from ..coding.checks import integers, reals
 from ..errors import InvalidInput
-from .distributions import Gaussian
+from .distributions import Gaussian, layout
 from .randomness import uniforms
-from .rejection import _layout as layout
 
 _OFFSET, _WIDTH = 0, (1, 2)  # purposes of the random numbers
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from ..coding.checks import integer, integers
 from ..errors import InvalidInput
+from .distributions import layout
 from .randomness import uniform_rows, uniforms
-from .rejection import _layout as layout
 
 MOST_BITS = 24
 _TIME = 1  # purpose of the random numbers that are times; candidates have purpose 0

@@ -29,11 +29,12 @@ import numpy as np
 
 from ..coding.checks import integer, integers
 from ..errors import InvalidInput
-from .distributions import common_shape
+from .distributions import common_shape, layout
 from .randomness import LARGEST, uniform_rows, uniforms
 
 ESCAPE = 1 << 16  # values of a refused dimension
 MOST_BITS = 24
+_layout = layout
 _COIN, _RESIDUAL, _RESIDUAL_COIN = 1, 2, 3  # purposes of random numbers; candidates have purpose 0
 _WORK = 1 << 14  # candidates looked at in one go
 
@@ -46,7 +47,7 @@ def encode(target, proposal, seed, bits=8, stream=None):
     proposal). bits=None looks at candidates for as long as it takes. Raises InvalidInput, also when it would take more than
     2^24 candidates on average.
     """
-    stream, rows, shape = _layout(target, proposal, stream)
+    stream, rows, shape = layout(target, proposal, stream)
     own = common_shape(target, proposal)
     target, proposal = target.flat(own), proposal.flat(own)
     limit = LARGEST if bits is None else 1 << integer("bits", bits, 0, MOST_BITS)
@@ -74,7 +75,7 @@ def decode(index, proposal, seed, bits=8, stream=None):
     """The samples that `encode` chose, in the shape of `index`. Looks at one candidate per dimension. Raises InvalidInput."""
     limit = None if bits is None else 1 << integer("bits", bits, 0, MOST_BITS)
     index = integers("index", index, 0, LARGEST if limit is None else limit + ESCAPE - 1)
-    stream, rows, shape = _layout(proposal, proposal, stream, index)
+    stream, rows, shape = layout(proposal, proposal, stream, index)
     if shape != index.shape:
         raise InvalidInput(f"index has shape {index.shape}, proposal and streams have {shape}")
     proposal, index = proposal.flat(proposal.shape)[rows], index.reshape(-1)
@@ -91,16 +92,6 @@ def index_probabilities(target, proposal, count):
     target, proposal = target.flat(shape), proposal.flat(shape)
     _, left = _schedule(target, proposal, np.zeros(target.shape), np.ones(target.shape), integer("count", count, 1, 1 << MOST_BITS))
     return -np.diff(left).reshape(*shape, -1)
-
-
-def _layout(target, proposal, stream, *arrays):
-    """(streams, which target each belongs to, common shape): flat arrays."""
-    own = common_shape(target, proposal)
-    shape = common_shape(target, proposal, *arrays)
-    stream = np.arange(math.prod(shape)).reshape(shape) if stream is None else integers("stream", stream, 0, LARGEST)
-    shape = common_shape(target, proposal, stream, *arrays)
-    rows = np.broadcast_to(np.arange(math.prod(own)).reshape(own), shape)
-    return np.broadcast_to(stream, shape).reshape(-1), rows.reshape(-1), shape
 
 
 def _schedule(target, proposal, level, left, count):
