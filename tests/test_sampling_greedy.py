@@ -30,7 +30,7 @@ def test_the_definition():
     """Against Algorithm 2 with log-densities, one candidate at a time, in the original units."""
     rng = np.random.default_rng(3)
     proposal = Gaussian(rng.normal(size=4) * 100, rng.exponential(size=4) * 0.01)
-    target = Gaussian(proposal.mean + proposal.scale * rng.normal(size=4), proposal.scale * 0.3)
+    target = Gaussian(proposal.mean + proposal.scale * rng.normal(size=4), proposal.scale * [0.1, 0.3, 0.6, 0.9])
     shards, bits, seed, streams = 3, 4, 11, np.arange(4) + 50
     z, index = proposal.mean.copy(), []
     for shard in range(shards):

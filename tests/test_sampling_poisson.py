@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from scipy.integrate import solve_ivp
 
+from shvc_lib.coding import BitStack
 from shvc_lib.errors import InvalidInput
 from shvc_lib.sampling import Gaussian, exponentials, poisson, uniforms
 from shvc_lib.sampling.index_codes import zeta, zipf_exponent
@@ -101,10 +102,17 @@ def test_tables_for_every_kind_of_target():
 @pytest.mark.parametrize("rule", ["a_star", "greedy"])
 @pytest.mark.parametrize("bits", [0.5, 1, 2, 4, 8])
 def test_codelength(rule, bits):
-    """Real codelength under Zipf's law, with the exponent that the divergence suggests."""
-    index = poisson.encode(target_of(bits, 0.5 ** max(1, bits / 2)), PRIOR, 4, rule, STREAMS[:20_000])
-    cost = zeta(zipf_exponent(bits + 1), index.size).bits(index) / index.size
-    assert bits < cost < bits + 2 * np.log2(bits + 1) + 2
+    """Bytes, under Zipf's law with the exponent that the divergence suggests, and under the code that was fitted to other samples' levels."""
+    target = target_of(bits, 0.5 ** max(1, bits / 2))
+    index = poisson.encode(target, PRIOR, 4, rule, STREAMS[:20_000])
+    zipf, own = zeta(zipf_exponent(bits + 1), index.size), poisson.codec(poisson.encode(target, PRIOR, 5, rule, STREAMS[:20_000]), index.size)
+    sizes = []
+    for code in (zipf, own):
+        stack = BitStack()
+        code.push(stack, index)
+        sizes.append(8 * len(stack.to_bytes()) / index.size)
+        assert (code.pop(BitStack.from_bytes(stack.to_bytes())) == index).all()
+    assert bits < sizes[1] < bits + 2.1 and sizes[1] < sizes[0] < bits + 2 * np.log2(bits + 1) + 2
 
 
 def test_steps_grow_with_the_divergence_not_with_its_exponential():
@@ -142,6 +150,9 @@ def test_depth():
     (lambda: poisson.encode(Gaussian(np.full(9, 8.0), 1.2), PRIOR, 1), "too far"),
     (lambda: poisson.encode(Gaussian(np.zeros(2), 0.5), Gaussian(np.zeros(3), 1.0), 1), "broadcast"),
     (lambda: poisson.encode(Gaussian(0.0, 0.5), PRIOR, -1), "seed"),
+    (lambda: poisson.codec([0, 1], 2).push(BitStack(), [0, -1]), "indices"),
+    (lambda: poisson.codec([0, 1], 2).push(BitStack(), [0, 1, 2]), "given for 2"),
+    (lambda: poisson.codec([-1], 2), "observed"),
     (lambda: poisson.decode([-1], PRIOR, 1), "index"),
     (lambda: poisson.decode([2**62 - 1], PRIOR, 1), "index"),
     (lambda: poisson.decode([0.5], PRIOR, 1), "index"),

@@ -28,10 +28,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from ..coding import Codec, autoregressive, independent
 from ..coding.checks import integers
 from ..errors import InvalidInput
+from .distributions import layout
+from .index_codes import block, smoothed
 from .randomness import exponentials, uniforms
-from .rejection import _layout as layout
 
 MAX_DEPTH = 62  # levels of the tree: the index must fit into an int64
 MOST_BITS = 50  # largest divergence
@@ -208,7 +210,7 @@ def search(target, proposal, seed, rule="greedy", stream=None):
 
 
 def encode(target, proposal, seed, rule="greedy", stream=None):
-    """Index of a sample of every dimension, int64 from 0: `search` without the count. Codes for it are in `index_codes`."""
+    """Index of a sample of every dimension, int64 from 0: `search` without the count. `codec` is a code for it."""
     return search(target, proposal, seed, rule, stream).index
 
 
@@ -224,5 +226,29 @@ def decode(index, proposal, seed, stream=None):
 
 
 def depth(index):
-    """Level of a node in the tree, floor(log2(index + 1)): an index is its level, which some model has to code, and then `depth` bits."""
+    """Level of a node in the tree, floor(log2(index + 1)): int64."""
     return np.searchsorted(1 << np.arange(MAX_DEPTH), np.asarray(index) + 1, side="right") - 1
+
+
+def codec(observed, count):
+    """The codec of `count` indices: each one's level, by its frequency among `observed` indices, and then as many plain bits as the level has.
+
+    Within a level nodes are equally likely before the target is known, and levels spread little: about KL + 1.5 bits for KL from 1 to 8, where
+    Zipf's law needs KL + 2 to KL + 3.5. Good for the indices of `ordered` and `rejection`, too."""
+    levels = smoothed(depth(integers("observed", observed, 0, (1 << MAX_DEPTH) - 2)), MAX_DEPTH)
+
+    def model():
+        level = yield independent(levels, count)
+        yield block(level, count)
+
+    parts = autoregressive(model)
+
+    def split(index):
+        index = integers("indices", index, 0, (1 << MAX_DEPTH) - 2).reshape(-1).astype(np.int64)
+        return [depth(index), index + 1 - (1 << depth(index))]
+
+    def pop(stack):
+        level, rest = parts.pop(stack)
+        return (1 << level.astype(np.int64)) + rest - 1
+
+    return Codec(lambda stack, index: parts.push(stack, split(index)), pop, lambda index: parts.bits(split(index)))
