@@ -2,8 +2,8 @@
 
 One process, one thread, one core, and one run for all rows. Every chain is coded and decoded; the images and the initial bits must come back.
 The time is the processor's, not the wall clock's, and of every image the best of several repeats, for what else runs on a machine also empties its caches; what
-passes inside the networks is measured within the same repeat, everything else is the coder: integer CDFs, the stack, and Python in between. The smallest model has the size of the VAE that bits-back coding
-with ANS was published with, and its row is compared with the times that were measured of that code; the row below has the same networks and
+passes inside the networks is measured within the same repeat, everything else is the coder: integer CDFs, the stack, and Python in between. The smallest model has the size of the VAE that
+bits-back coding with ANS was published with, and its row is compared with the times that were measured of that code; the row below has the same networks and
 the same integers but codes symbol by symbol in Python, with the book's teaching coder.
 """
 
@@ -173,7 +173,7 @@ def main(names):
         zoo.card(name)
     with _one_core():
         binary = binary_rows(train_binary())
-        print("Processor time of one thread on one core, each image's best repeat. ms: per image; net: inside the networks; coder: the rest, integer CDFs included.")
+        print("Processor time of one thread on one core, each image's best repeat. ms: per image; net: in the networks; coder: the rest, integer CDFs too.")
         print(f"{'':36} {'':>5} {'':>9} {'':>9} | {'encode':^36} | {'decode':^36}")
         columns = f"{'images/s':>9} {'ms':>8} {'net':>8} {'coder':>8}"
         print(f"{'model, schedule':36} {'lanes':>5} {'images':>9} {'bits/dim':>9} | {columns} | {columns}")

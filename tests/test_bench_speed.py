@@ -37,7 +37,9 @@ def test_rows_of_a_trained_network():
 def test_an_error_is_no_row(twin):
     codec = binary_vae.codec(twin)
     images = binary_vae.binary_patches([data.photograph("coffee")], 2)
-    for wrong in (codec._replace(pop=lambda stack: codec.pop(stack) ^ np.uint8(1)), codec._replace(push=lambda stack, x: (codec.push(stack, x), codec.push(stack, x)))):
+    flipped = codec._replace(pop=lambda stack: codec.pop(stack) ^ np.uint8(1))
+    twice = codec._replace(push=lambda stack, x: (codec.push(stack, x), codec.push(stack, x)))
+    for wrong in (flipped, twice):
         with pytest.raises(AssertionError, match="did not come back"):
             bench_speed.measure("wrong", twin, wrong, images, BitStack.random(5000), 1)
 
