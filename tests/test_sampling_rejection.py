@@ -147,6 +147,13 @@ def test_any_discrete(seed, size):
     assert (Discrete(q).log_density(x) > -np.inf).all()
 
 
+def test_ratios_beyond_floating_point():
+    """A target 100 scales away exceeds the prior by more than 1e308: it is refused, and sampled directly."""
+    target = Gaussian(np.full(500, 100.0), 0.5)
+    index = rejection.encode(target, PRIOR, 1, 3)
+    assert (index >= 8).all() and stats.kstest(rejection.decode(index, PRIOR, 1, 3), stats.norm(100, 0.5).cdf).pvalue > 0.01
+
+
 def test_the_decoder_looks_nowhere_else(monkeypatch):
     """One random number per dimension is all that decoding asks for, however large the index."""
     asked = []

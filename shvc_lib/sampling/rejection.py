@@ -120,7 +120,8 @@ def _residual(target, proposal, level, rows, seed, stream):
         count = min(max(2, first), max(2, _WORK // active.size))
         value, ratio = _candidates(target, target, proposal, rows[active], uniform_rows(seed, stream[active], first, count, _RESIDUAL))
         coin = uniform_rows(seed, stream[active], first, count, _RESIDUAL_COIN)
-        accepted = coin * ratio < ratio - level[rows[active], None]
+        with np.errstate(divide="ignore"):
+            accepted = coin < 1 - level[rows[active], None] / ratio  # right for infinite ratios, too
         done = accepted.any(1)
         x[active[done]] = value[done, accepted[done].argmax(1)]
         active, first = active[~done], first + count
