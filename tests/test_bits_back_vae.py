@@ -1,5 +1,6 @@
 """The VAE family: what training minimises is what bits-back coding spends, and every image comes back."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from shvc_lib import data, models, recipes, train
 from shvc_lib.coding import BitStack
 from shvc_lib.coding.bits_back import bb_ans, bit_swap, push_chain
+from shvc_lib.errors import InvalidInput
 from shvc_lib.models import vae_codec
+from shvc_lib.models.bits_back_vae import Block, balanced
+from shvc_lib.nn import to_exact
 
 KINDS = {"plain": {}, "downsampling": {"downsample": True}, "deterministic": {"downsample": True, "deterministic": True}}
 
@@ -77,3 +81,31 @@ def test_bit_swap_needs_fewer_initial_bits(trained):
     need = {schedule: push_chain(vae_codec.codec(twin, images[0].shape, schedule), images[:4], BitStack.random(20_000))
             for schedule in (bit_swap, bb_ans)}
     assert all(a.initial < b.initial for a, b in zip(need[bit_swap], need[bb_ans]))
+
+
+def test_a_network_that_grew_too_large_is_brought_back_unchanged(trained):
+    """The same function with streams and blocks that count in huge units: an exact twin cannot hold it; `balanced` can, and changes no bit of it."""
+    model, _, images = trained
+    batch, large = torch.from_numpy(images).permute(0, 3, 1, 2), copy.deepcopy(model)
+
+    def reach(network):
+        reaches, watched = [], copy.deepcopy(network)
+        for layer in watched.modules():
+            if isinstance(layer, (torch.nn.Conv2d, Block)):
+                layer.register_forward_hook(lambda layer, inputs, output: reaches.append(float(output.abs().max())))
+        watched.everything(batch)
+        return max(reaches)
+
+    with torch.no_grad():
+        for stem, block, _, last in (*large.encoders, *large.decoders):
+            for layer, unit in [(stem, 4096), (block.first, 512 / 4096), (block.second, 4096 / 512), (last, 1 / 4096)]:
+                layer.weight *= unit
+            for layer, unit in [(stem, 4096), (block.first, 512), (block.second, 4096)]:
+                layer.bias *= unit
+        expected, small = model.everything(batch), balanced(large, batch)
+        assert reach(model) < 256 < 10_000 < reach(large) and reach(small) <= 128
+        for network in (large, small):
+            assert all(torch.equal(a, b) for a, b in zip(expected, network.everything(batch)))
+        with pytest.raises(InvalidInput, match="outputs reach"):
+            to_exact(large, lambda m: m.everything(batch))
+    vae_codec.exact_twin(large, images)
