@@ -34,7 +34,6 @@ from .randomness import LARGEST, uniform_rows, uniforms
 
 ESCAPE = 1 << 16  # values of a refused dimension
 MOST_BITS = 24
-_layout = layout
 _COIN, _RESIDUAL, _RESIDUAL_COIN = 1, 2, 3  # purposes of random numbers; candidates have purpose 0
 _WORK = 1 << 14  # candidates looked at in one go
 
