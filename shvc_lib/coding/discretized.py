@@ -54,7 +54,7 @@ class DiscretizedMixture(IntegerCDF):
             self._weights = self._components(weights, count)
         low, high = -tables.MARGIN * tables.MEAN_STEPS, (self.size + tables.MARGIN) * tables.MEAN_STEPS
         relative = self._components(means, count) - tables.MEAN_STEPS * np.reshape(self.lower, -1).astype(np.int32)
-        self._means = np.minimum(np.maximum(relative, low, out=relative), high - tables.MEAN_STEPS, out=relative)
+        self._means = np.clip(relative, low, high - tables.MEAN_STEPS, out=relative)
         self._scales = self._components(scales, count)
 
     @staticmethod
