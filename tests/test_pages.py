@@ -47,7 +47,7 @@ def library_names():
 
 
 # What `IntegerCDF.intervals` returns, what the book's own code calls its images, and the words of chapters to come.
-ELSEWHERE = {"start", "freq", "reconstruction", "step", "noise", "k", "beta", "latent", "latents", "prior", "posterior", "likelihood", "levels"}
+ELSEWHERE = {"start", "freq", "reconstruction", "step", "noise", "k", "beta", "latent", "latents", "prior", "posterior", "likelihood", "levels", "causes"}
 
 
 @pytest.mark.parametrize("row", NOTATION, ids=lambda row: row[0])
