@@ -14,6 +14,8 @@ import torch
 from . import data, zoo
 from .coding import BitStack
 from .coding.bits_back import bb_ans, bit_swap, push_chain
+from .errors import InvalidInput
+from .images import write_bytes
 from .models import vae_codec
 
 INITIAL_BITS = 1 << 18  # random bits under the chain: enough for any first image
@@ -42,41 +44,59 @@ def chain(codec, images):
 
 
 def negative_elbo(model, images, draws=4):
-    """Bits per dimension of uint8 images (N, H, W, 3), the mean of several draws of z (one when the posterior is deterministic)."""
-    bits, batch = [], torch.from_numpy(images).permute(0, 3, 1, 2)
+    """Bits per dimension of uint8 images (N, H, W, 3), the mean of several draws of z (one when the posterior is deterministic): a dict with the
+    `total` and the parts that `loss` reports."""
+    totals, batch = {}, torch.from_numpy(images).permute(0, 3, 1, 2)
+    draws = 1 if model.deterministic else draws
     with torch.no_grad():
-        for seed in range(1 if model.deterministic else draws):
+        for seed in range(draws):
             generator = torch.Generator().manual_seed(seed)
-            bits.append(sum(float(model.loss(part, model.noise(len(part), generator, part.shape[-1]))[0]) * len(part) / len(batch) for part in batch.split(250)))
-    return float(np.mean(bits))
+            for part in batch.split(250):
+                bits, report = model.loss(part, model.noise(len(part), generator, part.shape[-1]))
+                for name, value in {"total": bits, **report}.items():
+                    totals[name] = totals.get(name, 0.0) + float(value) * len(part) / len(batch) / draws
+    return totals
 
 
 def measure(name, images):
     """One trained VAE on `images`: its entry in the results."""
     card, twin = zoo.card(name), zoo.load(name)
     schedules = {"none": bit_swap} if twin.deterministic else SCHEDULES  # a deterministic posterior lends nothing and needs no schedule
-    return {"levels": twin.levels, "kind": name.split("-")[1], "parameters": card["parameters"], "sha256": card["sha256"], "images": len(images),
-            "elbo": negative_elbo(twin, images), "elbo_float": card["bits_per_dim"]["float"],
+    return {"levels": twin.levels, "kind": name.split("-")[1], "parameters": card["parameters"], "sha256": card["sha256"],
+            "elbo": negative_elbo(twin, images)["total"], "elbo_float": card["bits_per_dim"]["float"],
             "schedules": {key: chain(vae_codec.codec(twin, images[0].shape, schedule), images) for key, schedule in schedules.items()}}
 
 
+def _kept(path, count):
+    """The entries of an earlier run's file. Raises InvalidInput for a file of another kind, or of chains of another length: it is left as it is."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["images"] == count:
+            return result["models"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InvalidInput(f"{path}: this file exists and is not one of this benchmark's; name another") from None
+    raise InvalidInput(f"{path}: this file holds chains of {result['images']} images, not of {count}; name another")
+
+
 def main(args, circumstances):
-    """Print a row per network and schedule; with `args.json`, keep the rates there, beside those of other networks that the file holds already."""
+    """Print a row per network and schedule; with `args.json`, keep the rates there, beside those of networks that the file holds already."""
+    out = Path(args.json) if args.json else None
+    kept = _kept(out, args.count) if out and out.exists() else {}
     images = data.cifar10("test", args.count)
     names = args.models or [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
     print(f"{'network':20} {'schedule':9} {'-ELBO':>8} {'net':>8} {'gap %':>7} {'initial bits':>13} {'one image':>10} {'exact':>6} {'restored':>9} {'s in':>6} {'s out':>6}")
-    out = Path(args.json) if args.json else None
-    kept = json.loads(out.read_text())["models"] if out and out.exists() else {}
     for name in names:
-        if name in kept and (kept[name]["sha256"], kept[name]["images"]) == (zoo.card(name)["sha256"], args.count):
+        if name in kept and kept[name]["sha256"] == zoo.card(name)["sha256"]:
             continue
         entry = measure(name, images)
         for key, row in entry["schedules"].items():
             print(f"{name:20} {key:9} {entry['elbo']:8.4f} {row['net']:8.4f} {100 * (row['net'] / entry['elbo'] - 1):7.3f} {row['initial_mean']:13.0f} "
                   f"{row['total_mean']:10.3f} {row['round_trip']!s:>6} {row['restored']!s:>9} {row['seconds_encode']:6.1f} {row['seconds_decode']:6.1f}", flush=True)
             row.pop("seconds_encode"), row.pop("seconds_decode")  # times belong to a machine and an hour
-        kept[name] = entry
+        kept[name] = entry | {key: circumstances[key] for key in ("date", "commit")}  # the file may grow over several runs
         if out:
-            out.write_text(json.dumps({"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; rates in "
-                                       "bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the network before it "
-                                       "was made exact, on the first 1000", **circumstances, "images": args.count, "models": dict(sorted(kept.items()))}, indent=1) + "\n")
+            result = {"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; rates in "
+                                     "bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the network before it "
+                                     "was made exact, on the first 1000. The file grew over several runs: each entry has its own date and commit",
+                      **circumstances, "images": args.count, "models": dict(sorted(kept.items()))}
+            write_bytes(out, (json.dumps(result, indent=1) + "\n").encode(), force=True)

@@ -18,24 +18,11 @@ from pathlib import Path
 import torch
 
 from shvc_lib import data, recipes, train, zoo
+from shvc_lib.bench_chains import negative_elbo
 from shvc_lib.models.vae_codec import exact_twin
 from shvc_lib.nn import save_exact
 
 CALIBRATION, IMAGES, DRAWS, LIMIT = 256, 1000, 4, 4 << 20
-
-
-def elbo(model, images, draws=DRAWS):
-    """Negative ELBO in bits per dimension of uint8 images (N, H, W, 3), the mean of several draws of z; with the parts that `loss` reports."""
-    totals, batch = {}, 250
-    with torch.no_grad():
-        for draw in range(draws):
-            generator = torch.Generator().manual_seed(draw)
-            for first in range(0, len(images), batch):
-                part = torch.from_numpy(images[first:first + batch]).permute(0, 3, 1, 2)
-                bits, report = model.loss(part, model.noise(len(part), generator, part.shape[-1]))
-                for name, value in {"total": bits, **report}.items():
-                    totals[name] = totals.get(name, 0.0) + float(value) * len(part) / len(images) / draws
-    return totals
 
 
 def main():
@@ -59,7 +46,7 @@ def main():
     if new.stat().st_size > LIMIT:
         new.unlink()
         raise SystemExit(f"{recipe.name}: {new.stat().st_size} bytes, more than the {LIMIT} that a checkpoint may have")
-    floats, integers = elbo(model, images), elbo(twin, images)
+    floats, integers = (negative_elbo(network, images, DRAWS) for network in (model, twin))
     card = {
         "name": recipe.name, "recipe": recipe.as_dict(), "steps": state["step"],
         "data": "CIFAR-10, 50 000 training images", "hardware": args.hardware, "minutes": round(state["seconds"] / 60, 1),

@@ -14,15 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..coding import BitStack, Codec, Uniform, binned_posterior, binned_prior, equal_mass_bins, independent, logistic_mixture, uniform_bins
+from ..coding import BitStack, Codec, Uniform, binned_posterior, binned_prior, equal_mass_bins, independent, uniform_bins
 from ..coding.bins import windows
 from ..coding.bits_back import bits_back, push_chain
 from ..coding.tables import MEAN_STEPS
 from ..errors import InvalidInput
-from ..nn.parameters import exact_means, exact_scales, exact_weights, to_integers
-from .bits_back_vae import BINS_PER_UNIT
+from ..nn.parameters import exact_means, exact_scales, to_integers
+from . import vae_codec
 
-SPAN = 256  # trained bins that uniform grids cover, as `vae_codec` does
 WIDTHS, BITS = (4, 2, 1, 1 / 2, 1 / 4), range(6, 13)
 
 
@@ -39,15 +38,16 @@ def make_bins(twin, width=None, bits=None):
         return equal_mass_bins("logistic", *_integers(*twin.top_prior()), bits)
     if width not in [2.0**k for k in range(-4, 8)]:
         raise InvalidInput(f"width must be a power of two from 1/16 to 128, got {width}")
-    return uniform_bins(int(width * MEAN_STEPS), int(SPAN / width))
+    return uniform_bins(int(width * MEAN_STEPS), int(vae_codec.SIZE / width))
 
 
 def _parts(twin, shape, width, bits):
     """(bins, Codec of z from the top prior, z -> Codec of x, x -> integer means and scale indices of q)."""
     if twin.levels != 1 or twin.deterministic:
         raise InvalidInput("only a stochastic model of one level has its latent cut into other bins")
-    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2:
-        raise InvalidInput(f"the codec is for one image (H, W, 3) with even H and W, got {tuple(shape)}")
+    if len(shape) != 3:
+        raise InvalidInput(f"the codec is for one image (H, W, 3), got {tuple(shape)}")
+    _, (own_likelihood,), _ = vae_codec.codec(twin, shape, schedule=lambda *parts: parts)
     bins, latents = make_bins(twin, width, bits), (twin.latents, shape[0] // 2, shape[1] // 2)
     if bits is None:
         top = independent(binned_prior(bins, "logistic", *(np.broadcast_to(v, latents) for v in _integers(*twin.top_prior()))))
@@ -55,20 +55,13 @@ def _parts(twin, shape, width, bits):
         uniform = independent(Uniform(bins.size), int(np.prod(latents)))
         top = Codec(uniform.push, lambda stack: uniform.pop(stack).reshape(latents), uniform.bits)
 
-    def network(method, *arguments):
-        with torch.no_grad():
-            return [value[0] for value in method(*arguments)]
-
     def infer(image):
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        return _integers(*network(twin.posterior, 0, twin.pixels(image)))
+        with torch.no_grad():
+            return _integers(*(value[0] for value in twin.posterior(0, twin.pixels(image))))
 
-    def likelihood(z):
-        centres = torch.from_numpy(bins.centre(z)).float()[None] / (MEAN_STEPS * BINS_PER_UNIT)
-        means, log_scales, logits = network(twin.likelihood, centres)
-        inner = independent(logistic_mixture(*_integers(means, log_scales), exact_weights(to_integers(logits))))
-        return Codec(lambda stack, image: inner.push(stack, np.moveaxis(image, -1, 0)),
-                     lambda stack: np.moveaxis(inner.pop(stack), 0, -1).astype(np.uint8), lambda image: inner.bits(np.moveaxis(image, -1, 0)))
+    def likelihood(z):  # the codec's own, which wants trained bins
+        return own_likelihood(bins.centre(z) / MEAN_STEPS)
 
     return bins, top, likelihood, infer
 
