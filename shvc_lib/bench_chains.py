@@ -84,19 +84,21 @@ def main(args, circumstances):
     kept = _kept(out, args.count) if out and out.exists() else {}
     images = data.cifar10("test", args.count)
     names = args.models or [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
-    print(f"{'network':20} {'schedule':9} {'-ELBO':>8} {'net':>8} {'gap %':>7} {'initial bits':>13} {'one image':>10} {'exact':>6} {'restored':>9} {'s in':>6} {'s out':>6}")
+    print(f"{'network':20} {'schedule':9} {'-ELBO':>8} {'net':>8} {'gap %':>7} {'initial bits':>13} {'one image':>10} "
+          f"{'exact':>6} {'restored':>9} {'s in':>6} {'s out':>6}")
     for name in names:
         if name in kept and kept[name]["sha256"] == zoo.card(name)["sha256"]:
             continue
         entry = measure(name, images)
         for key, row in entry["schedules"].items():
             print(f"{name:20} {key:9} {entry['elbo']:8.4f} {row['net']:8.4f} {100 * (row['net'] / entry['elbo'] - 1):7.3f} {row['initial_mean']:13.0f} "
-                  f"{row['total_mean']:10.3f} {row['round_trip']!s:>6} {row['restored']!s:>9} {row['seconds_encode']:6.1f} {row['seconds_decode']:6.1f}", flush=True)
+                  f"{row['total_mean']:10.3f} {row['round_trip']!s:>6} {row['restored']!s:>9} {row['seconds_encode']:6.1f} {row['seconds_decode']:6.1f}",
+                  flush=True)
             row.pop("seconds_encode"), row.pop("seconds_decode")  # times belong to a machine and an hour
         kept[name] = entry | {key: circumstances[key] for key in ("date", "commit")}  # the file may grow over several runs
         if out:
-            result = {"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; rates in "
-                                     "bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the network before it "
-                                     "was made exact, on the first 1000. The file grew over several runs: each entry has its own date and commit",
+            result = {"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; "
+                                     "rates in bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the network "
+                                     "before it was made exact, on the first 1000. The file grew over several runs: each entry has its own date and commit",
                       **circumstances, "images": args.count, "models": dict(sorted(kept.items()))}
             write_bytes(out, (json.dumps(result, indent=1) + "\n").encode(), force=True)
