@@ -98,7 +98,7 @@ def main(args, circumstances):
         kept[name] = entry | {key: circumstances[key] for key in ("date", "commit")}  # the file may grow over several runs
         if out:
             result = {"description": f"The first {args.count} test images of CIFAR-10 in one chain on {INITIAL_BITS} random bits, coded and decoded; "
-                                     "rates in bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the network "
-                                     "before it was made exact, on the first 1000. The file grew over several runs: each entry has its own date and commit",
+                                     "rates in bits per dimension, initial_* in bits; elbo is the negative ELBO on the same images, elbo_float that of the "
+                                     "network before it was made exact, on the first 1000. The file grew over several runs: each entry has its own date and commit",
                       **circumstances, "images": args.count, "models": dict(sorted(kept.items()))}
             write_bytes(out, (json.dumps(result, indent=1) + "\n").encode(), force=True)

@@ -3,8 +3,8 @@
 One process, one thread, one core, and one run for all rows. Every chain is coded and decoded; the images and the initial bits must come back.
 The time is the processor's, not the wall clock's, and of every image the best of several repeats, for what else runs on a machine also empties its caches; what
 passes inside the networks is measured within the same repeat, everything else is the coder: integer CDFs, the stack, and Python in between.
-The smallest model has the size of the VAE that bits-back coding with ANS was published with, and its row is compared with the times that were measured of that code; the row below has the same networks and
-the same integers but codes symbol by symbol in Python, with the book's teaching coder.
+The smallest model has the size of the VAE that bits-back coding with ANS was published with, and its row is compared with the times that were measured
+of that code; the row below has the same networks and the same integers but codes symbol by symbol in Python, with the book's teaching coder.
 """
 
 import os
