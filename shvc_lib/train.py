@@ -72,6 +72,7 @@ class Run:
 
     def __init__(self, recipe, device="cpu"):
         torch.manual_seed(recipe.seed)
+        torch.set_flush_denormal(True)  # numbers below 1e-38 are worth nothing here, and can make a step four times as slow
         self.recipe, self.device, self.step, self.seconds = recipe, torch.device(device), 0, 0.0
         self.model = models.build(recipe.model, **recipe.arguments).to(self.device)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

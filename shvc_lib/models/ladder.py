@@ -55,6 +55,13 @@ def divergence(q, p):
     return 0.5 * (ratio - 1 - ratio.log() + ((q.mean - p.mean) / p.scale) ** 2)
 
 
+def _start(layer, gain):
+    """Weights such that independent inputs of variance 1 give outputs of standard deviation `gain`: a signal that fades out on its way learns slowly."""
+    fan = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.weight[:, 0].numel() / math.prod(layer.stride)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan))
+    nn.init.zeros_(layer.bias)
+
+
 class Prior(nn.Module):
     """p(z1 | z2): z2 (B, upper, h, w) and the operating points (B,) to the mean and the log of the scale of z1, (B, latents, 4 h, 4 w) each.
 
@@ -82,7 +89,7 @@ class Ladder(nn.Module):
     between them; learned_scale: gamma-PLN; floor: the smallest gamma; warmup: steps until beta has its full weight (PLN only). Images are
     uint8 (B, 3, H, W), H and W multiples of 64."""
 
-    def __init__(self, betas=(0.5, 0.25, 0.12, 0.06, 0.03), width=64, latents=64, upper=24, hidden=48, levels=2, learned_scale=False, floor=1 / 512, warmup=1000):
+    def __init__(self, betas=(0.25, 0.12, 0.06, 0.03, 0.015), width=64, latents=64, upper=24, hidden=48, levels=2, learned_scale=False, floor=1 / 512, warmup=1000):
         super().__init__()
         points = len(betas)
         self.betas, self.levels, self.learned_scale, self.floor, self.warmup = tuple(betas), levels, learned_scale, floor, warmup
@@ -92,6 +99,9 @@ class Ladder(nn.Module):
                                       nn.Conv2d(width, latents, 5, 2, 2, **mirror))
         self.synthesis = nn.Sequential(nn.ConvTranspose2d(latents, width, 5, 2, 2, 1), GDN(width, inverse=True),
                                        nn.ConvTranspose2d(width, width, 5, 2, 2, 1), GDN(width, inverse=True), nn.ConvTranspose2d(width, 3, 9, 4, 4, 3))
+        for stack, gains in ((self.analysis, (4.0, 1.0, 1.0)), (self.synthesis, (1.0, 1.0, 0.2))):
+            for layer, gain in zip(stack[::2], gains):
+                _start(layer, gain)
         self.log_scale = nn.Parameter(torch.linspace(0.5, -1.5, points)[:, None].repeat(1, latents))  # log s1
         self.gain_in, self.gain_out = nn.Parameter(torch.zeros(points, latents)), nn.Parameter(torch.zeros(points, latents))  # logs
         if levels == 2:
