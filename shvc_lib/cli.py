@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import __version__, codec, models
+from . import __version__, codec, lossy, models
 from .errors import InvalidInput, MissingData, ShvcError
 from .images import read_image, write_bytes, write_image
 
@@ -47,11 +47,11 @@ def _encode(args):
     source = Path(args.input)
     target = _target(source, args.output, SUFFIX, args.force)
     image = read_image(source)
-    data = codec.encode(image, model=args.model)
+    data = codec.encode(image, model=args.model, quality=args.quality)
     write_bytes(target, data, force=args.force)
     size = source.stat().st_size
     print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual); {source.name} has {size} bytes")
-    if len(data) > size:
+    if len(data) > size and not codec.info(data)["lossy"]:
         why = ("is compressed with loss; to keep its exact pixels takes more" if source.suffix.lower() in (".jpg", ".jpeg")
                else "is smaller; it may have been compressed with loss once, or hold few colours, which this model makes no use of")
         print(f"note: {source.name} {why}", file=sys.stderr)
@@ -60,14 +60,16 @@ def _encode(args):
 def _decode(args):
     source = Path(args.input)
     target = _target(source, args.output, ".png", args.force)
-    image = codec.decode(_read_bytes(source))
+    data = _read_bytes(source)
+    image = codec.decode(data)
     write_image(target, image, force=args.force)
-    print(f"{target}: {_shape(image.shape)}, every pixel as it was encoded (checksum)")
+    print(f"{target}: {_shape(image.shape)}, " + ("the picture that the lossy model made (checksum of its latents)" if codec.info(data)["lossy"]
+                                                  else "every pixel as it was encoded (checksum)"))
 
 
 def _info(args):
     facts = codec.info(_read_bytes(args.file))
-    print(f"model     {facts['model']} (revision {facts['revision']})" + (", pixels stored as they are" if facts["stored"] else ""))
+    print(f"model     {facts['model']} (revision {facts['revision']})" + (", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""))
     print(f"shape     {_shape(facts['shape'])}, 8 bits per sub-pixel raw")
     print(f"file      {facts['bytes']} bytes: header {facts['header_bytes']}, payload {facts['payload_bytes']} (checksum matches)")
     print(f"rate      {facts['bits_per_dim']:.3f} bits per sub-pixel (actual)")
@@ -76,6 +78,8 @@ def _info(args):
 def _models(args):
     for model in models.MODELS.values():
         print(f"{model.name} (revision {model.revision}): {model.about}")
+    for name, about in lossy.ABOUT.items():
+        print(f"{name}: {about}; --quality 1 ... 5")
 
 
 def _data_list(args):
@@ -90,7 +94,7 @@ def _data_get(args):
 
 def parser():
     """The argument parser (its help is the command's documentation)."""
-    top = argparse.ArgumentParser(prog="shvc", description="Lossless image compression, and the data sets of the book Bits Back.")
+    top = argparse.ArgumentParser(prog="shvc", description="Image compression, lossless unless you say otherwise, and the data sets of the book Bits Back.")
     top.add_argument("--version", action="version", version=f"shvc {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -99,10 +103,11 @@ def parser():
         sub.set_defaults(action=action)
         return sub
 
-    sub = command("encode", _encode, "compress an image file without loss")
+    sub = command("encode", _encode, "compress an image file, without loss unless a lossy model is named")
     sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 bits per channel")
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}")
-    sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear)")
+    sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear, without loss)")
+    sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to 5 (default: {lossy.DEFAULT_QUALITY})")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
     sub = command("decode", _decode, f"restore the image from a {SUFFIX} file")

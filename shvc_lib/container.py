@@ -4,12 +4,12 @@
 | --- | --- |
 | 4 | magic: the ASCII letters SHVC |
 | 1 | version of this format: 1 |
-| 1 | flags: bit 0 the payload is the raw pixels (where coding would not have paid), bit 1 the image has no channel axis (H, W) |
+| 1 | flags: bit 0 the payload is the raw pixels (where coding would not have paid), bit 1 the image has no channel axis (H, W), bit 2 coded with loss |
 | 1 + n | length and ASCII letters of the model's name |
 | 2 | revision of the model |
 | varint, varint, 1 | height, width, channels |
 | varint | length of the payload |
-| 4 | CRC-32 of the pixels (uint8, rows, columns, channels) |
+| 4 | CRC-32 of the pixels (uint8, rows, columns, channels), with loss of the latents (`lossy`) |
 | 4 | CRC-32 of every byte before this field and of the payload |
 | rest | payload: the stack's bytes, or the raw pixels |
 
@@ -25,12 +25,13 @@ from .errors import CorruptFile, TruncatedFile
 
 MAGIC, VERSION = b"SHVC", 1
 MAX_PIXELS = 1 << 31  # sub-pixels; a header that claims more is damaged, and must not reserve the memory
-_RAW, _FLAT = 1, 2
+_RAW, _FLAT, _LOSSY = 1, 2, 4
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. `shape` is (H, W) or (H, W, C); `raw`: the payload is the pixels themselves."""
+    """What a file says of itself. `shape` is (H, W) or (H, W, C); `raw`: the payload is the pixels themselves; `lossy`: the
+    checksum is that of a lossy model's latents."""
 
     model: str
     revision: int
@@ -38,6 +39,7 @@ class Header:
     raw: bool
     payload_bytes: int
     pixel_crc: int
+    lossy: bool = False
 
 
 def _varint(number):
@@ -51,7 +53,7 @@ def _varint(number):
 def pack(header, payload):
     """The file's bytes for a Header (its `payload_bytes` is not read) and its payload."""
     name = header.model.encode("ascii")
-    flags = _RAW * header.raw | _FLAT * (len(header.shape) == 2)
+    flags = _RAW * header.raw | _FLAT * (len(header.shape) == 2) | _LOSSY * header.lossy
     height, width, channels = (*header.shape, 1)[:3]
     head = b"".join([
         MAGIC, struct.pack("<BBB", VERSION, flags, len(name)), name, struct.pack("<H", header.revision),
@@ -110,7 +112,7 @@ def unpack(data):
         raise CorruptFile(f"the file is {len(data) - reader.at} bytes longer than its header says")
     if crc32(payload, crc32(data[:head_end])) != crc:
         raise CorruptFile("the file is damaged: its checksum does not match its bytes")
-    if not 0 < shape[0] * shape[1] * shape[2] <= MAX_PIXELS or flags > 3 or (flags & _FLAT and shape[2] != 1) or not name.isascii():
+    if not 0 < shape[0] * shape[1] * shape[2] <= MAX_PIXELS or flags > 6 or flags & 5 == 5 or (flags & _FLAT and shape[2] != 1) or not name.isascii():
         raise CorruptFile("the header describes no image that this program can write")
     shape = shape[:2] if flags & _FLAT else shape
-    return Header(name.decode("ascii"), revision, shape, bool(flags & _RAW), length, pixel_crc), payload
+    return Header(name.decode("ascii"), revision, shape, bool(flags & _RAW), length, pixel_crc, bool(flags & _LOSSY)), payload

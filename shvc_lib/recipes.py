@@ -55,7 +55,7 @@ RECIPES = {recipe.name: recipe for recipe in _FIGURE_2}
 _LADDER = {"width": 96, "latents": 96}
 _ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, steps=21_000, learning_rate=1e-3, warmup=500, clip=1.0)
 RECIPES["pln"] = _ladder("pln", arguments=_LADDER)
-RECIPES["gamma-pln"] = _ladder("gamma-pln", arguments={**_LADDER, "learned_scale": True, "betas": (8.0, 5.0, 3.3, 2.1, 1.35)})
+RECIPES["gamma-pln"] = _ladder("gamma-pln", arguments={**_LADDER, "learned_scale": True, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)})
 RECIPES["vae-photo"] = _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000)
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)
 

@@ -1,6 +1,6 @@
 """Trained networks by name: `zoo.load("vae-stochastic-2")`.
 
-They are the repository's files data/checkpoints/NAME.safetensors, exact twins (`nn.exact`): integers, nothing that could run. Beside each lies
+They are the repository's files data/checkpoints/NAME.safetensors, exact twins (`nn.exact`, or `nn.partly_exact` for lossy models): numbers, nothing that could run. Beside each lies
 its model card NAME.json: the recipe, the data and the machine it was trained on, for how long, what it reached on which images, and the
 SHA-256 of the weights, which is checked before they are used. tools/ship_checkpoint.py makes both from a training run's folder. First used in chapter 2.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import models
 from .errors import CorruptFile, MissingData, UnknownModel
-from .nn import load_exact
+from .nn import load_exact, load_partly_exact
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 
@@ -31,7 +31,7 @@ def card(name):
 
 
 def load(name):
-    """The exact twin, ready to code with: the model class of its recipe, in evaluation mode, on the CPU.
+    """The exact or partly exact twin, ready to code with: the model class of its recipe, in evaluation mode, on the CPU.
 
     Raises UnknownModel, MissingData, and CorruptFile when the weights are not those that the card describes.
     """
@@ -40,4 +40,5 @@ def load(name):
         raise MissingData(f"{path} is not here, only its card: get the file from the repository again")
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise CorruptFile(f"{path} is not the file that its model card describes: get it from the repository again")
-    return load_exact(models.build(about["recipe"]["model"], **about["recipe"]["arguments"]), path)
+    model = models.build(about["recipe"]["model"], **about["recipe"]["arguments"])
+    return load_partly_exact(model, path) if hasattr(model, "EXACT") else load_exact(model, path)

@@ -21,6 +21,7 @@ by sqrt(beta), lest the finest or the coarsest operating point outweigh the othe
 | beta, gamma | `betas`, `scale` |
 """
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from ..nn.gdn import GDN
 
 DOWN = 16  # z1 has one position for 16 x 16 pixels
 UPPER_DOWN = 64  # and z2 for 64 x 64
-_LEAST_SCALE, _MOST_SCALE = -4.0, 5.0  # natural logarithms
+LEAST_SCALE, MOST_SCALE = -4.0, 5.0  # natural logarithms
 LOG2E = math.log2(math.e)
 
 
@@ -94,6 +95,7 @@ class Ladder(nn.Module):
         points = len(betas)
         self.betas, self.levels, self.learned_scale, self.floor, self.warmup = tuple(betas), levels, learned_scale, floor, warmup
         self.latents, self.upper = latents, upper
+        self.EXACT = ("prior",) if levels == 2 else ()  # parts that sender and receiver must agree on to the last bit: see nn.partly_exact
         mirror = {"padding_mode": "reflect"}
         self.analysis = nn.Sequential(nn.Conv2d(3, width, 9, 4, 4, **mirror), GDN(width), nn.Conv2d(width, width, 5, 2, 2, **mirror), GDN(width),
                                       nn.Conv2d(width, latents, 5, 2, 2, **mirror))
@@ -136,11 +138,16 @@ class Ladder(nn.Module):
     def lower_prior(self, z2, point):
         """p(z1 | z2)."""
         mean, log_scale = self.prior(z2, point)
-        return Normal(mean, log_scale.clamp(_LEAST_SCALE, _MOST_SCALE).exp())
+        return Normal(mean, log_scale.clamp(LEAST_SCALE, MOST_SCALE).exp())
 
     def reconstruct(self, z1, point):
         """x hat, (B, 3, H, W) from 0 to 1 but for overshoots."""
         return self.synthesis(z1 * self.gain_out[point].exp()[:, :, None, None]) + 0.5
+
+    def synthesis_in_float64(self):
+        """`reconstruct` as the codec uses it: a function of z1 (float64) and the operating points."""
+        twin = copy.deepcopy(self.synthesis).double()
+        return lambda z1, point: twin(z1 * self.gain_out[point].double().exp()[:, :, None, None]) + 0.5
 
     def everything(self, images, point, sample):
         """(x hat, KL of z1, KL of z2 in nats by dimension, None for the latter in a VAE). sample(q) draws from a Normal."""

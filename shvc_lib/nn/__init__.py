@@ -8,7 +8,8 @@ Integers for `coding`: mu, log s, pi -> `exact_means`, `exact_scales`, `exact_we
 from .distributions import logistic_log_mass, mixture_log_mass, round_to_grid, sample_logistic, with_floor
 from .exact import arithmetic, load_exact, save_exact, to_exact
 from .exact_layer import ExactLayer, exact_kernels
+from .partly_exact import load_partly_exact, save_partly_exact
 from .parameters import exact_means, exact_scales, exact_weights, logistic_window, to_integers
 
-__all__ = ["ExactLayer", "arithmetic", "exact_kernels", "exact_means", "exact_scales", "exact_weights", "load_exact", "logistic_log_mass",
-           "logistic_window", "mixture_log_mass", "round_to_grid", "sample_logistic", "save_exact", "to_exact", "to_integers", "with_floor"]
+__all__ = ["ExactLayer", "arithmetic", "exact_kernels", "exact_means", "exact_scales", "exact_weights", "load_exact", "load_partly_exact", "logistic_log_mass",
+           "logistic_window", "mixture_log_mass", "round_to_grid", "sample_logistic", "save_exact", "save_partly_exact", "to_exact", "to_integers", "with_floor"]

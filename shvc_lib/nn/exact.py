@@ -91,10 +91,7 @@ def arithmetic(twin, name):
 
 def save_exact(twin, path):
     """Write a twin's integers to a safetensors file: int16 and int32 (what else the model holds in floats is on the grid of 2^-12)."""
-    loose = _loose_floats(twin)
-    tensors = {name: ((values * 2**GRID_BITS).to(torch.int32) if name in loose else values).cpu().clone().contiguous()
-               for name, values in twin.state_dict().items()}
-    save_file(tensors, path, metadata={"shvc": json.dumps(_FORMAT)})
+    save_file(exact_tensors(twin), path, metadata={"shvc": json.dumps(_FORMAT)})
 
 
 def load_exact(model, path):
@@ -102,8 +99,29 @@ def load_exact(model, path):
 
     Raises MissingData, CorruptFile for a file that is none of ours, InvalidInput if it belongs to another architecture or breaks the bound.
     """
+    return with_exact_tensors(model, read_tensors(path, _FORMAT), path)
+
+
+def exact_tensors(twin):
+    """{name: tensor of integers} that a twin is made of."""
+    loose = _loose_floats(twin)
+    return {name: ((values * 2**GRID_BITS).to(torch.int32) if name in loose else values).cpu().clone().contiguous() for name, values in twin.state_dict().items()}
+
+
+def with_exact_tensors(model, tensors, path):
+    """The twin of these integers, a model of the architecture of `model`. path: where they come from, for messages. Raises InvalidInput."""
     twin = copy.deepcopy(model).cpu().eval()
     twin = _replace(twin, {layer: ExactLayer(layer) for layer in _find_layers(twin)}).requires_grad_(False)
+    tensors = dict(tensors)
+    for name in _loose_floats(twin):
+        if name in tensors:
+            tensors[name] = tensors[name].float() / 2**GRID_BITS
+    fill(twin, tensors, path)
+    return twin
+
+
+def read_tensors(path, form):
+    """{name: tensor} of a safetensors file whose header says `form`. Raises MissingData, CorruptFile."""
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("shvc", "null"))
@@ -112,18 +130,19 @@ def load_exact(model, path):
         raise MissingData(f"there is no file {path}") from None
     except (SafetensorError, ValueError, OSError) as error:
         raise CorruptFile(f"{path} is not a readable safetensors file: {error}") from None
-    if header != _FORMAT:
-        raise CorruptFile(f"{path} does not hold an exact network of this version")
-    for name in _loose_floats(twin):
-        if name in tensors:
-            tensors[name] = tensors[name].float() / 2**GRID_BITS
-    expected = {name: (values.shape, values.dtype) for name, values in twin.state_dict().items()}
+    if header != form:
+        raise CorruptFile(f"{path} does not hold {form['format'].replace('shvc_lib ', 'an ')} of this version")
+    return tensors
+
+
+def fill(model, tensors, path):
+    """Load tensors into a model that must have exactly these. Raises InvalidInput."""
+    expected = {name: (values.shape, values.dtype) for name, values in model.state_dict().items()}
     found = {name: (values.shape, values.dtype) for name, values in tensors.items()}
     if expected != found:
         names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise InvalidInput(f"{path} belongs to another architecture: {', '.join(names[:3])}" + (", ..." if len(names) > 3 else ""))
-    twin.load_state_dict(tensors)
-    return twin
+    model.load_state_dict(tensors)
 
 
 def _find_layers(model):
