@@ -154,9 +154,13 @@ def main(argv=None):
     sub.add_argument("--json", metavar="OUT", help="keep the rates in this file; networks that it already describes are not measured again")
     sub = commands.add_parser("bits-back", help="images per second of bits-back coding, networks and coder apart")
     sub.add_argument("models", nargs="*", help="names of trained networks beside the small VAE (three of different depths when none is named)")
+    sub = commands.add_parser("ladder", help="rate and distortion of the lossy codec of chapter 3 on Kodak")
+    sub.add_argument("models", nargs="*", help="names of ladder networks (all, and the classical codecs, when none is named)")
+    sub.add_argument("--count", type=int, default=24, help="photographs (default: all 24)")
+    sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
     args = top.parse_args(argv)
     try:
-        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back}[args.command](args, argv)
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -181,6 +185,12 @@ def _main_bits_back(args, argv):
     from . import bench_speed  # needs torch, too
 
     bench_speed.main(args.models)
+
+
+def _main_ladder(args, argv):
+    from . import bench_ladder  # needs torch, too
+
+    bench_ladder.main(args, _circumstances(argv))
 
 
 def _main_images(args, argv):

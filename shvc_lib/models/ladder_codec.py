@@ -82,7 +82,10 @@ class Latents:
 
     @torch.no_grad()
     def lower(self, z2):
-        """The Level of z1, given a sample of z2: multiples of 2^-12, (n,)."""
+        """The Level of z1, given a sample of z2: multiples of 2^-12, (n,), or None for a VAE."""
+        if z2 is None:
+            count = math.prod(self.lower_shape)
+            return _level(np.zeros(count), np.zeros(count, np.int64), self._flat(self.model.log_scale, self.lower_shape))
         with exact_kernels():
             mean, log_scale = self.model.prior(torch.from_numpy(z2.reshape(1, *self.upper_shape)).float(), self.point)
         log_scale = torch.round(log_scale.clamp(ladder.LEAST_SCALE, ladder.MOST_SCALE).double() * GRID).long()
@@ -90,12 +93,13 @@ class Latents:
 
     @torch.no_grad()
     def evidence(self, image):
-        """(means of the evidence about z1, about z2), float64 (n,) each, of an image uint8 (H, W, 3)."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        """(means of the evidence about z1, about z2), float64 (n,) each (None for a VAE's z2), of an image uint8 (H, W, 3)."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         bottom, right = (ladder.UPPER_DOWN * down - side for down, side in zip(self.down, self.size))
         pixels = F.pad(pixels.float(), (0, right, 0, bottom), mode="replicate")
         found = self.model.evidence(pixels, self.point)
-        return (found.mean.double().reshape(-1).numpy(), self.model.upper_analysis(found.mean).double().reshape(-1).numpy())
+        upper = self.model.upper_analysis(found.mean).double().reshape(-1).numpy() if self.model.levels == 2 else None
+        return found.mean.double().reshape(-1).numpy(), upper
 
     @torch.no_grad()
     def picture(self, z1):
@@ -105,18 +109,18 @@ class Latents:
         return levels[:, :self.size[0], :self.size[1]].permute(1, 2, 0).contiguous().numpy()
 
 
-def _rate(wanted, divergence, worth):
+def rate(wanted, divergence, worth):
     """Bits per bit of worth, in 64ths, 1 ... 255, that spend `wanted` bits on each bit of the divergence that there is."""
     expected = worth.sum() / 2**tree.WORTH_BITS
     return int(np.clip(math.ceil(wanted * tree.RATE_STEPS * divergence / max(expected, 1)), 1, 255))
 
 
-def _found(level, q):
+def outliers(level, q):
     """Positions of the outliers: int64, increasing."""
     return np.flatnonzero(np.abs(q.mean - level.proposal.mean) > OUTLIER * level.proposal.scale)
 
 
-def _outlier_codec(count):
+def outlier_codec(count):
     """The codec of (positions, cells) of outliers among `count` latents: how many, which of them, and a signed cell number each."""
 
     def model():
@@ -177,27 +181,61 @@ def encode(model, image, point, survivors=128):
     upper = latents.upper()
     q2 = target(upper, upper_evidence)
     kl2 = float(q2.kl(upper.proposal).sum())
-    rate_2 = _rate(RATE_2, kl2, upper.worth)
+    rate_2 = rate(RATE_2, kl2, upper.worth)
     plan_2 = tree.plan(upper.worth, SEED, rate_2 / tree.RATE_STEPS)
     index_2 = tree.encode(q2, upper.proposal, SEED, plan_2, survivors)
     lower = latents.lower(tree.standard(index_2, SEED, plan_2))
     q1 = target(lower, lower_evidence)
     kl1 = q1.kl(lower.proposal)
-    where = _found(lower, q1)
+    where = outliers(lower, q1)
     cells = dither.encode(q1[where], lower.proposal[where], SEED, "uniform", where) if where.size else np.zeros(0, np.int64)
     worth = lower.worth.copy()
     worth[where] = 0
-    rate_1 = _rate(RATE_1, float(kl1.sum() - kl1[where].sum()), worth)
+    rate_1 = rate(RATE_1, float(kl1.sum() - kl1[where].sum()), worth)
     plan_1 = tree.plan(worth, SEED + 1, rate_1 / tree.RATE_STEPS)
     index_1 = tree.encode(q1, lower.proposal, SEED + 1, plan_1, survivors)
     stack, sizes = BitStack(), []
-    for codec, value in ((tree.codec(plan_1), index_1), (_outlier_codec(worth.size), (where, cells)), (tree.codec(plan_2), index_2)):
+    for codec, value in ((tree.codec(plan_1), index_1), (outlier_codec(worth.size), (where, cells)), (tree.codec(plan_2), index_2)):
         before = stack.bits
         codec.push(stack, value)
         sizes.append(stack.bits - before)
     payload = bytes([point, rate_2, rate_1]) + stack.to_bytes()
     z1, agreed = _lower_sample(lower, plan_1, index_1, where, cells)
     return Coded(payload, latents.picture(z1), agreed, (kl2, float(kl1.sum())), (sizes[2], sizes[1], sizes[0]), int(where.size))
+
+
+class Theory(NamedTuple):
+    """picture: uint8 (H, W, 3), made of exact samples of the posteriors; kl: (of z2, of z1) in bits, (0, KL) for a VAE."""
+
+    picture: np.ndarray
+    kl: tuple
+
+    @property
+    def bits(self):
+        """KL of all latents together."""
+        return sum(self.kl)
+
+    @property
+    def bound(self):
+        """KL + 2 log2(KL + 1) bits, the thesis' "theoretically optimal" size: Harsha et al.'s bound without its constant."""
+        return self.bits + 2 * math.log2(self.bits + 1)
+
+
+def theoretical(model, image, point, seed=0):
+    """What a perfect sampler would send and make of one image: a `Theory`. model: a Ladder of one or two levels."""
+    latents, rng = Latents(model, point, *image.shape[:2]), np.random.default_rng(seed)
+    lower_evidence, upper_evidence = latents.evidence(image)
+
+    def drawn(q):
+        return q.mean + q.scale * rng.standard_normal(q.shape)
+
+    z2, kl2 = None, 0.0
+    if model.levels == 2:
+        q2 = target(latents.upper(), upper_evidence)
+        z2, kl2 = np.rint(drawn(q2) * tree.GRID) / tree.GRID, float(q2.kl(latents.upper().proposal).sum())
+    lower = latents.lower(z2)
+    q1 = target(lower, lower_evidence)
+    return Theory(latents.picture(drawn(q1)), (kl2, float(q1.kl(lower.proposal).sum())))
 
 
 def decode(model, payload, height, width):
@@ -210,7 +248,7 @@ def decode(model, payload, height, width):
         upper = latents.upper()
         plan_2 = tree.plan(upper.worth, SEED, payload[1] / tree.RATE_STEPS)
         lower = latents.lower(tree.standard(tree.codec(plan_2).pop(stack), SEED, plan_2))
-        where, cells = _outlier_codec(lower.worth.size).pop(stack)
+        where, cells = outlier_codec(lower.worth.size).pop(stack)
         worth = lower.worth.copy()
         worth[where] = 0
         plan_1 = tree.plan(worth, SEED + 1, payload[2] / tree.RATE_STEPS)

@@ -24,10 +24,11 @@ import numpy as np
 from scipy.special import ndtri
 
 from ..coding import Codec
-from ..coding.checks import integer, integers
+from ..coding.checks import array, integer, integers
 from ..errors import InvalidInput
 from .distributions import Gaussian
 from .index_codes import block
+from .randomness import LARGEST
 
 WORTH_BITS = 16  # worths are multiples of 2^-16 bits
 RATE_STEPS = 64  # rates are multiples of 1 / 64
@@ -35,42 +36,45 @@ MOST_SPLIT = 9  # bits of one split; what is left over is spent on the next ones
 GRID = 4096  # candidates of N(0, 1) are multiples of 1 / 4096
 _NORMAL = np.rint(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)) * GRID) / GRID
 _NORMAL_FLOAT = _NORMAL.astype(np.float32)
-_CHILDREN = 1 << 12  # of all survivors of a chain together, at most
+_CHILDREN = 1 << 13  # of all survivors of a chain together, at most; a power of two
+_CARRIED = 4  # times as many paths as there may be survivors are taken along where nothing splits
 _ODD = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
 
 
 class Plan(NamedTuple):
-    """Which dimensions the chains visit, and when they split. dims: int64 (chains, columns), positions in the flat vector; bits: int64 (columns,), of the
-    split before each column; rest: int64 (n,), positions of the other dimensions, which are taken from the proposal."""
+    """Which dimensions the chains visit, and when they split. dims: int64 (chains, columns), positions in the flat vector of `size` numbers, or `size` where
+    a chain has none; bits: int64 (columns,), of the split before each column; rest: int64, positions of the other dimensions, which are taken from the proposal."""
 
     dims: np.ndarray
     bits: np.ndarray
     rest: np.ndarray
+    size: int
 
 
 def plan(worth, seed, rate=1.0625, chains=None, extra=3, least=1 / 256):
     """The Plan of a vector, the same for sender and receiver.
 
-    worth: expected divergence of each dimension, integers in units of 2^-16 bits; rate: bits spent on a bit of worth, a multiple of 1 / 64; extra: bits that
-    each chain gets beyond that, at its start; chains: by default one for every 1000 bits, at most 128; least: dimensions worth less than this many bits are not
-    searched. Raises InvalidInput.
+    worth: expected divergence of each dimension, integers in units of 2^-16 bits, below 2^30; rate: bits spent on a bit of worth, a multiple of 1 / 64 up to 16;
+    extra: bits that each chain gets beyond that, at its start; chains: by default one for every 1000 bits, at most 128; least: dimensions worth less than this
+    many bits are not searched. No column gets more than 9 bits, and what the last one leaves is not spent. Raises InvalidInput.
     """
-    worth, steps = integers("worth", worth, 0, 1 << 40).reshape(-1).astype(np.int64), rate * RATE_STEPS
-    if steps != int(steps) or steps < 1:
-        raise InvalidInput(f"rate must be a positive multiple of 1/{RATE_STEPS}, got {rate!r}")
-    order = np.argsort(-worth, kind="stable")
-    order = order[: np.count_nonzero(worth >= least * (1 << WORTH_BITS))]
-    chains = min(128, 1 + (int(worth[order].sum()) >> WORTH_BITS) // 1000) if chains is None else integer("chains", chains, 1)
-    columns = order.size // chains
-    kept = order[: columns * chains].reshape(columns, chains)
-    kept = kept[np.argsort(_scrambled(np.arange(columns, dtype=np.uint32) * _ODD[1] + np.uint32(seed & 0xFFFFFFFF)), kind="stable")]
+    worth, seed = integers("worth", worth, 0, 1 << 30).reshape(-1).astype(np.int64), integer("seed", seed, 0, LARGEST)
+    if not isinstance(rate, (int, float)) or not 0 < rate <= 16 or rate * RATE_STEPS % 1:
+        raise InvalidInput(f"rate must be a multiple of 1/{RATE_STEPS} above 0 and at most 16, got {rate!r}")
+    order = np.argsort(-worth, kind="stable")[: np.count_nonzero(worth >= least * (1 << WORTH_BITS))]
+    most = min(128, 1 + (int(worth[order].sum()) >> WORTH_BITS) // 1000, max(1, order.size))
+    chains = most if chains is None else integer("chains", chains, 1, 1 << 16)
+    kept = np.append(order, np.full(-order.size % chains, worth.size)).reshape(-1, chains)
+    columns = np.arange(len(kept), dtype=np.uint32)
+    kept = kept[np.argsort(_scrambled(columns * _ODD[1] + np.uint32(seed & 0xFFFFFFFF)), kind="stable")]
     rest = np.setdiff1d(np.arange(worth.size), kept.reshape(-1), assume_unique=True)
-    due = (integer("extra", extra, 0, 62) << WORTH_BITS) + np.cumsum(worth[kept].sum(1) // chains) * int(steps) // RATE_STEPS
-    bits, spent = np.zeros(columns, np.int64), 0
+    expected = np.cumsum(np.append(worth, 0)[kept].sum(1) // chains)
+    due = (integer("extra", extra, 0, 62) << WORTH_BITS) + expected * int(rate * RATE_STEPS) // RATE_STEPS
+    bits, spent = np.zeros(columns.size, np.int64), 0
     for column, total in enumerate((due >> WORTH_BITS).tolist()):
         bits[column] = min(total - spent, MOST_SPLIT)
         spent += int(bits[column])
-    return Plan(np.ascontiguousarray(kept.T), bits, rest)
+    return Plan(np.ascontiguousarray(kept.T), bits, rest, worth.size)
 
 
 def encode(target, proposal, seed, plan, survivors=128, threads=None):
@@ -79,45 +83,45 @@ def encode(target, proposal, seed, plan, survivors=128, threads=None):
     target, proposal: Gaussians of one flat shape (n,); survivors: paths that each chain keeps; threads: by default as many as there are processors (they do not
     change the result). Raises InvalidInput.
     """
-    if not isinstance(target, Gaussian) or not isinstance(proposal, Gaussian) or target.shape != proposal.shape or len(target.shape) != 1:
-        raise InvalidInput("target and proposal must be Gaussians of one flat shape")
+    if not isinstance(target, Gaussian) or not isinstance(proposal, Gaussian) or not target.shape == proposal.shape == (plan.size,):
+        raise InvalidInput(f"target and proposal must be Gaussians of shape ({plan.size},), as the plan is")
+    seed, survivors = integer("seed", seed, 0, LARGEST), integer("survivors", survivors, 1, _CHILDREN)
     seen = target.relative_to(proposal)
-    mean, precision = seen.mean[plan.dims], seen.scale[plan.dims] ** -2
-    square, slope = (0.5 - 0.5 * precision).astype(np.float32), (mean * precision).astype(np.float32)  # log q / p = square g^2 + slope g + constant
-    survivors, chains = integer("survivors", survivors, 1, _CHILDREN), len(plan.dims)
+    mean, precision = np.append(seen.mean, 0)[plan.dims], np.append(seen.scale, 1)[plan.dims] ** -2
+    square, slope = (0.5 * precision - 0.5).astype(np.float32), (-mean * precision).astype(np.float32)  # log p / q = square g^2 + slope g + constant
+    chains = len(plan.dims)
     threads = min(chains, (os.cpu_count() or 1) if threads is None else integer("threads", threads, 1))
-    parts = np.array_split(np.arange(chains), max(1, threads))
 
     def run(rows):
-        return _beam(square[rows], slope[rows], plan.bits, _roots(seed, rows), survivors) if rows.size else np.zeros((0, plan.bits.size), np.int64)
+        return _beam(square[rows], slope[rows], plan.bits, _roots(seed, rows), survivors)
 
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return np.concatenate(list(pool.map(run, parts)))
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(run, np.array_split(np.arange(chains), threads))))
 
 
 def decode(index, proposal, seed, plan):
     """The sample, float64 (n,). Follows one path per chain. Raises InvalidInput for an index that does not fit the plan."""
+    if not isinstance(proposal, Gaussian) or proposal.shape != (plan.size,):
+        raise InvalidInput(f"proposal must be a Gaussian of shape ({plan.size},), as the plan is")
     return proposal.mean + proposal.scale * standard(index, seed, plan)
 
 
 def standard(index, seed, plan):
     """The sample as `decode` returns it for the proposal N(0, 1): multiples of 1 / GRID, float64 (n,)."""
-    index = integers("index", index, 0, (1 << MOST_SPLIT) - 1)
-    if index.shape != plan.dims.shape or (index >> plan.bits).any():
-        raise InvalidInput(f"these branches do not fit a plan of {plan.dims.shape[0]} chains and {plan.dims.shape[1]} columns")
-    out, state = np.empty(plan.dims.size + plan.rest.size), _roots(seed, np.arange(len(plan.dims)))
+    index, seed = _fitting(index, plan), integer("seed", seed, 0, LARGEST)
+    out, state = np.empty(plan.size + 1), _roots(seed, np.arange(len(plan.dims)))
     for column, dims in enumerate(plan.dims.T):
         state = _child(state, index[:, column].astype(np.uint32), column)
         out[dims] = _NORMAL[state >> np.uint32(16)]
     out[plan.rest] = _NORMAL[_scrambled(_roots(seed, plan.rest) ^ _ODD[2]) >> np.uint32(16)]
-    return out
+    return out[: plan.size]
 
 
 def codec(plan):
     """The codec of an index: all leaves are alike, so a split of b bits costs b bits."""
     chains, columns = plan.dims.shape
     splits = np.flatnonzero(plan.bits)
-    inner = block(np.tile(plan.bits[splits], chains), chains * splits.size) if chains * splits.size else None
+    inner = block(np.tile(plan.bits[splits], chains), chains * splits.size) if splits.size else None
 
     def pop(stack):
         index = np.zeros((chains, columns), np.int64)
@@ -126,9 +130,26 @@ def codec(plan):
         return index
 
     def flat(index):
-        return np.ascontiguousarray(np.asarray(index)[:, splits]).reshape(-1)
+        return np.ascontiguousarray(_fitting(index, plan)[:, splits]).reshape(-1)
 
-    return Codec(lambda stack, index: inner.push(stack, flat(index)) if inner else None, pop, lambda index: inner.bits(flat(index)) if inner else 0.0)
+    def push(stack, index):
+        index = flat(index)
+        if inner:
+            inner.push(stack, index)
+
+    def cost(index):
+        index = flat(index)
+        return inner.bits(index) if inner else 0.0
+
+    return Codec(push, pop, cost)
+
+
+def _fitting(index, plan):
+    """The branches of an index as int64 (chains, columns). Raises InvalidInput unless they are the plan's."""
+    index = array("index", index)
+    if index.shape != plan.dims.shape or (index.size and (integers("index", index, 0, (1 << MOST_SPLIT) - 1).astype(np.int64) >> plan.bits).any()):
+        raise InvalidInput(f"these branches do not fit a plan of {plan.dims.shape[0]} chains and {plan.dims.shape[1]} columns")
+    return index.astype(np.int64)
 
 
 def _scrambled(x):
@@ -153,30 +174,42 @@ def _child(state, branch, column):
 
 
 def _beam(square, slope, bits, roots, survivors):
-    """Branches of the best path of each row; see `encode`."""
+    """Branches of the best path of each row; see `encode`. A row's paths lie in one line: the first branch of every parent, then the second branches, ..."""
     rows, columns = square.shape
-    state, score, history = roots[:, None], np.zeros((rows, 1), np.float32), []
+    state, other = np.empty((2, rows * _CHILDREN), np.uint32)
+    loss, other_loss, value = np.empty((3, rows * _CHILDREN), np.float32)
+    place, number, row = np.empty(rows * _CHILDREN, np.intp), np.arange(_CHILDREN, dtype=np.int32), np.arange(rows)[:, None]
+    branch = np.arange(1 << MOST_SPLIT, dtype=np.uint32)[:, None] * _ODD[1]
+    square, slope = (np.ascontiguousarray(table.T)[:, :, None, None] for table in (square, slope))
+    parent, lost, width, history = roots[:, None], np.zeros((rows, 1), np.float32), 1, []
     for column, b in enumerate(bits.tolist()):
-        few = min(survivors, _CHILDREN >> b)
-        parents = None
-        if b and state.shape[1] > few:
-            parents = np.argpartition(score, -few, 1)[:, -few:]
-            state, score = np.take_along_axis(state, parents, 1), np.take_along_axis(score, parents, 1)
-        state = _child(state[:, :, None], np.arange(1 << b, dtype=np.uint32), column).reshape(rows, -1)
-        value = _NORMAL_FLOAT[state >> np.uint32(16)]
-        gain = value * square[:, column, None]
-        gain += slope[:, column, None]
-        gain *= value
-        gain -= gain.max(1, keepdims=True)
-        if b:
-            score = (gain.reshape(rows, -1, 1 << b) + score[:, :, None]).reshape(rows, -1)
-            history.append((column, b, parents))
-        else:
-            score = score + gain
-    chosen, index = score.argmax(1), np.zeros((rows, columns), np.int64)
-    for column, b, parents in reversed(history):
-        index[:, column] = chosen & (1 << b) - 1
-        chosen = chosen >> b
-        if parents is not None:
-            chosen = parents[np.arange(rows), chosen]
+        few, kept = min(survivors, _CHILDREN >> b), None
+        if width > (few if b else _CARRIED * few):  # the paths that have lost least; their numbers take the place of the last bits of what they have lost
+            lost -= lost.min(1, keepdims=True)
+            key = lost.view(np.int32) & -_CHILDREN
+            key |= number[:width]
+            key.partition(few - 1, 1)
+            kept = key[:, :few] & _CHILDREN - 1
+            flat = kept + row * width
+            parent, lost, width = parent.reshape(-1)[flat], lost.reshape(-1)[flat], few
+        x, y, at, g, gain = (buffer[: rows * width << b].reshape(rows, 1 << b, width) for buffer in (state, other, place, value, loss))
+        np.add((parent * _ODD[0])[:, None], branch[: 1 << b] + np.uint32(column), out=x)  # _child, in place
+        for shift, factor in ((16, _ODD[1]), (13, _ODD[2])):
+            x ^= np.right_shift(x, np.uint32(shift), out=y)
+            x *= factor
+        at[...] = np.right_shift(x, np.uint32(16), out=y)
+        x ^= y
+        np.take(_NORMAL_FLOAT, at, out=g, mode="clip")
+        np.multiply(g, square[column], out=gain)
+        gain += slope[column]
+        gain *= g
+        gain += lost[:, None]
+        history.append((kept, width))
+        parent, lost, width = x.reshape(rows, -1), gain.reshape(rows, -1), width << b
+        state, other, loss, other_loss = other, state, other_loss, loss
+    chosen, index = lost.argmin(1), np.zeros((rows, columns), np.int64)
+    for column, (kept, width) in reversed(list(enumerate(history))):
+        index[:, column], chosen = np.divmod(chosen, width)
+        if kept is not None:
+            chosen = kept[row[:, 0], chosen]
     return index
