@@ -158,9 +158,12 @@ def main(argv=None):
     sub.add_argument("models", nargs="*", help="names of ladder networks (all, and the classical codecs, when none is named)")
     sub.add_argument("--count", type=int, default=24, help="photographs (default: all 24)")
     sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
+    sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
+    sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     args = top.parse_args(argv)
     try:
-        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder}[args.command](args, argv)
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
+         "miracle": _main_miracle}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -185,6 +188,12 @@ def _main_bits_back(args, argv):
     from . import bench_speed  # needs torch, too
 
     bench_speed.main(args.models)
+
+
+def _main_miracle(args, argv):
+    from . import bench_miracle  # needs torch, too
+
+    bench_miracle.main(args, _circumstances(argv))
 
 
 def _main_ladder(args, argv):
