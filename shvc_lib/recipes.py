@@ -17,7 +17,7 @@ class Recipe:
     model: class name in `shvc_lib.models`, called with `arguments`; data: a training set by name; crop: side of the training images
     (whole images when 0); batch: images per step, over all processes; learning_rate: peak, reached after `warmup` steps and
     then lowered by a cosine to 2 % of it; clip: largest gradient norm (bits per dimension per unit of weight); ema: decay of the averaged
-    weights that are kept; seed: of everything random.
+    weights that are kept; seed: of everything random; start: a recipe whose run, in the folder beside this one's, leaves the first weights.
     """
 
     name: str
@@ -32,10 +32,11 @@ class Recipe:
     clip: float = 100.0
     ema: float = 0.999
     seed: int = 0
+    start: str = ""
 
     def as_dict(self):
         """The recipe as JSON can hold it."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "start" or value}
 
 
 def _vae(name, **changes):
@@ -51,12 +52,19 @@ _FIGURE_2 = [
     for levels in range(2 if kind == "downsampling" else 1, 6)
 ]
 RECIPES = {recipe.name: recipe for recipe in _FIGURE_2}
-# Chapter 3: networks whose latents are sent as samples, each for five operating points, on photographs of half size.
+# Chapter 3: networks whose latents are sent as samples, each for five operating points, on photographs of half size. The ladders begin with a
+# narrow range of betas: with a wide one from the first step on, the coarse points would teach most latents to say nothing.
 _LADDER = {"width": 96, "latents": 96}
-_ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, steps=21_000, learning_rate=1e-3, warmup=500, clip=1.0)
-RECIPES["pln"] = _ladder("pln", arguments=_LADDER)
-RECIPES["gamma-pln"] = _ladder("gamma-pln", arguments={**_LADDER, "learned_scale": True, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)})
-RECIPES["vae-photo"] = _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000)
+_GAMMA = {**_LADDER, "learned_scale": True}
+_ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, learning_rate=1e-3, warmup=500, clip=1.0)
+for _recipe in (
+    _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000),
+    _ladder("pln-start", arguments=_LADDER, steps=12_000),
+    _ladder("pln", arguments={**_LADDER, "betas": (0.2, 0.08, 0.03, 0.01, 0.003)}, steps=11_000, start="pln-start"),
+    _ladder("gamma-pln-start", arguments={**_GAMMA, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)}, steps=8_000),
+    _ladder("gamma-pln", arguments={**_GAMMA, "betas": (5.0, 2.0, 0.8, 0.3, 0.1)}, steps=11_000, start="gamma-pln-start"),
+):
+    RECIPES[_recipe.name] = _recipe
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)
 
 

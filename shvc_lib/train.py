@@ -144,6 +144,19 @@ class Run:
         return True
 
 
+    def begin_with(self, folder):
+        """Take the averaged weights of the run in `folder` as the first ones. Raises InvalidInput when there is none, or of another architecture."""
+        path = Path(folder) / "checkpoint" / "tensors.safetensors"
+        if not path.exists():
+            raise InvalidInput(f"{self.recipe.name} begins with the weights of {self.recipe.start}, and {path} is not there: train that first")
+        tensors = load_file(path, device=str(self.device))
+        try:
+            self.model.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+        except RuntimeError:
+            raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}") from None
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
 def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progress=True):
     """Run `recipe` to its last step, or for `minutes` (then call again to go on); returns the Run.
 
@@ -155,7 +168,8 @@ def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progre
         torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
         device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     run, folder, started = Run(recipe, device), Path(folder), time.monotonic()
-    run.load(folder)
+    if not run.load(folder) and recipe.start:
+        run.begin_with(folder.parent / recipe.start)
     before = run.seconds
     images = _images(recipe).to(run.device)
     first = run.rank == 0

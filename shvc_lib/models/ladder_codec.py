@@ -78,7 +78,11 @@ class Latents:
     def upper(self):
         """The Level of z2."""
         count = math.prod(self.upper_shape)
-        return _level(np.zeros(count), np.zeros(count, np.int64), self._flat(self.model.upper_log_scale, self.upper_shape))
+        level = _level(np.zeros(count), np.zeros(count, np.int64), self._flat(self.model.upper_log_scale, self.upper_shape))
+        return self._measured(level, self.model.upper_worth, self.upper_shape)
+
+    def _measured(self, level, factors, shape):
+        return level._replace(worth=level.worth * factors[self.point[0]].long().numpy().repeat(shape[1] * shape[2]) // _STEP)
 
     @torch.no_grad()
     def lower(self, z2):
@@ -89,7 +93,8 @@ class Latents:
         with exact_kernels():
             mean, log_scale = self.model.prior(torch.from_numpy(z2.reshape(1, *self.upper_shape)).float(), self.point)
         log_scale = torch.round(log_scale.clamp(ladder.LEAST_SCALE, ladder.MOST_SCALE).double() * GRID).long()
-        return _level(mean.double().reshape(-1).numpy(), log_scale.reshape(-1).numpy(), self._flat(self.model.log_scale, self.lower_shape))
+        level = _level(mean.double().reshape(-1).numpy(), log_scale.reshape(-1).numpy(), self._flat(self.model.log_scale, self.lower_shape))
+        return self._measured(level, self.model.worth, self.lower_shape)
 
     @torch.no_grad()
     def evidence(self, image):
@@ -272,8 +277,10 @@ def _lower_sample(lower, plan, index, where, cells):
 
 
 def ready(model, images):
-    """A copy of a trained Ladder, ready to code with: `prior` becomes an exact twin, scales go to the grid. images: uint8 (B, 3, H, W) for calibration,
-    multiples of 64 a side."""
+    """A copy of a trained Ladder, ready to code with: `prior` becomes an exact twin, scales go to the grid, and it is measured what a bit of expected
+    divergence really is in each channel (`worth`, in 64ths: more than one where the means have heavier tails than the prior).
+
+    images: uint8 (B, 3, H, W) for calibration, multiples of 64 a side."""
     model = copy.deepcopy(model).eval()
     points = torch.arange(len(model.betas))
 
@@ -288,4 +295,18 @@ def ready(model, images):
         model.prior = to_exact(model.prior, run)
         for scales in (model.log_scale, model.upper_log_scale):
             scales.copy_(torch.round(scales * GRID) / GRID)
+    for point in range(len(points)):
+        found = [[np.zeros((2, channels)), factors] for channels, factors in ((model.upper, model.upper_worth[point]), (model.latents, model.worth[point]))]
+        for image in images:
+            latents = Latents(model, point, *image.shape[1:])
+            lower_evidence, upper_evidence = latents.evidence(image.permute(1, 2, 0).numpy())
+            upper = latents.upper()
+            q2 = target(upper, upper_evidence)
+            lower = latents.lower(np.rint(q2.mean * tree.GRID) / tree.GRID)
+            for (sums, _), level, q in zip(found, (upper, lower), (q2, target(lower, lower_evidence))):
+                searched = np.ones(level.worth.shape)
+                searched[outliers(level, q)] = 0
+                sums += [(x * searched).reshape(sums.shape[1], -1).sum(1) for x in (q.kl(level.proposal), level.worth / 2**tree.WORTH_BITS)]
+        for (divergence, worth), factors in found:
+            factors.copy_(torch.from_numpy(np.rint(_STEP * np.clip(divergence / np.maximum(worth, 1e-9), 0.25, 16))))
     return model
