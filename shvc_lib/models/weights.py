@@ -151,4 +151,4 @@ def decode(data):
         raise CorruptFile("the header describes no network that this program can write")
     top = (1 << bits - 1) - 1
     symbols = pop_all(sequence(*(_model(f, s, shape, top) for (_, f, s), shape in zip(layers, shapes(sizes)))), payload)
-    return [k * np.float32(step) for k, (step, _, _) in zip(symbols, layers)]
+    return [(k * step).astype(np.float32) for k, (step, _, _) in zip(symbols, layers)]
