@@ -59,9 +59,9 @@ _GAMMA = {**_LADDER, "learned_scale": True}
 _ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, learning_rate=1e-3, warmup=500, clip=1.0)
 for _recipe in (
     _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000),
-    _ladder("pln-start", arguments=_LADDER, steps=12_000),
+    _ladder("pln-start", arguments=_LADDER, steps=11_000),
     _ladder("pln", arguments={**_LADDER, "betas": (0.2, 0.08, 0.03, 0.01, 0.003)}, steps=11_000, start="pln-start"),
-    _ladder("gamma-pln-start", arguments={**_GAMMA, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)}, steps=8_000),
+    _ladder("gamma-pln-start", arguments={**_GAMMA, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)}, steps=7_000),
     _ladder("gamma-pln", arguments={**_GAMMA, "betas": (5.0, 2.0, 0.8, 0.3, 0.1)}, steps=11_000, start="gamma-pln-start"),
 ):
     RECIPES[_recipe.name] = _recipe

@@ -144,3 +144,18 @@ def test_bad_arguments_are_one_line(capsys, tmp_path):
         if status == 0:  # CIFAR-10 happens to be in this machine's cache
             continue
         assert status == 1 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_recipe_may_begin_with_another_run_and_says_which_is_missing(tmp_path):
+    second = dataclasses.replace(RECIPE, name="second", start="first", steps=1)
+    with pytest.raises(InvalidInput, match="begins with the weights of first"):
+        train.train(second, tmp_path / "second", progress=False)
+    first = train.train(dataclasses.replace(RECIPE, name="first", steps=2), tmp_path / "first", progress=False)
+    run = train.Run(second)
+    run.begin_with(tmp_path / "first")
+    assert all(torch.equal(value, first.average[name]) for name, value in run.model.state_dict().items())
+    assert all(torch.equal(value, first.average[name]) for name, value in run.average.items())
+    other = train.Run(dataclasses.replace(second, arguments={**RECIPE.arguments, "width": 12}))
+    with pytest.raises(InvalidInput, match="another architecture"):
+        other.begin_with(tmp_path / "first")
+    assert "start" not in RECIPE.as_dict() and second.as_dict()["start"] == "first"

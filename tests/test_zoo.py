@@ -7,10 +7,13 @@ import shutil
 import pytest
 import torch
 
-from shvc_lib import data, recipes, zoo
+from shvc_lib import data, metrics, recipes, zoo
 from shvc_lib.errors import CorruptFile, MissingData, UnknownModel
+from shvc_lib.models import ladder_codec
 
 LIMIT, LIMIT_ALL = 4 << 20, 25 << 20
+LOSSLESS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
+LADDERS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "Ladder"]
 
 
 @pytest.fixture
@@ -28,9 +31,34 @@ def test_the_card_describes_the_file(name):
     assert card["name"] == name and card["bytes"] == path.stat().st_size <= LIMIT
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert card["steps"] == card["recipe"]["steps"] and card["minutes"] > 0 and card["commit"] and card["hardware"] and card["data"]
+
+
+def test_every_network_is_of_a_kind_that_is_tested():
+    assert sorted(LOSSLESS + LADDERS) == zoo.names() and {"pln", "gamma-pln", "vae-photo"} <= set(LADDERS)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_the_card_of_a_lossless_model(name):
+    card = zoo.card(name)
     # Rounding the network to integers costs little, and what it reached is no accident of arithmetic.
     assert card["bits_per_dim"]["exact"] == pytest.approx(card["bits_per_dim"]["float"], rel=0.003)
     assert card["bits_per_dim"]["exact"] == pytest.approx(sum(card["bits_per_dim"]["parts"].values()))
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_the_card_of_a_ladder(name):
+    """More bits buy less error, at every operating point."""
+    measured = zoo.card(name)["kodak"]
+    assert len(measured["bits_per_pixel"]) == len(zoo.card(name)["recipe"]["arguments"].get("betas", range(5)))
+    assert sorted(measured["bits_per_pixel"]) == measured["bits_per_pixel"] and sorted(measured["psnr"]) == measured["psnr"]
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_a_ladder_loads_and_knows_photographs(name):
+    network, tile = zoo.load(name), data.photograph("coffee")[100:228, 200:328]
+    for point, (bits, decibels) in enumerate(zip(zoo.card(name)["kodak"]["bits_per_pixel"], zoo.card(name)["kodak"]["psnr"])):
+        theory = ladder_codec.theoretical(network, tile, point)
+        assert bits / 4 < theory.bits / 128**2 < 4 * bits and abs(metrics.psnr(tile, theory.picture) - decibels) < 6
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -43,7 +71,7 @@ def test_all_checkpoints_together_are_small():
     assert sorted(path.stem for path in files) == zoo.names() and sum(path.stat().st_size for path in files) <= LIMIT_ALL
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", LOSSLESS)
 def test_a_trained_network_loads_and_knows_photographs(name):
     twin = zoo.load(name)
     assert not twin.training and sum(value.is_floating_point() for value in twin.state_dict().values()) <= 1  # the top prior, on its grid
