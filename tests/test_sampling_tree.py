@@ -136,6 +136,18 @@ def test_survivors_are_the_best_ones():
         assert np.array_equal(tree.encode(target, proposal, 8, plan, survivors), index[[best]])
 
 
+def test_how_many_candidates_are_looked_at(monkeypatch):
+    target, proposal, worth = problem([0.1, 5, 0.01, 0.01, 2, 0.1, 9] * 9)
+    plan, take, sizes = tree.plan(worth, 3, chains=3), np.take, []
+    monkeypatch.setattr(np, "take", lambda table, at, **options: sizes.append(at.shape) or take(table, at, **options))
+    for survivors in (1, 20, 5000):
+        sizes.clear()
+        tree.encode(target, proposal, 3, plan, survivors, threads=1)
+        assert len(sizes) == 21 and sum(map(math.prod, sizes)) == 3 * tree.candidates(plan, survivors)
+        assert max(map(math.prod, sizes)) <= 3 * 8192 and all(shape[0] == 3 and shape[2] <= 4 * survivors for shape in sizes)
+    assert tree.candidates(tree.plan([0], 1)) == 0
+
+
 def test_candidates_are_normal_and_independent():
     """Along a path, among the branches of a parent, among its grandchildren, from chain to chain: states' high bits are uniform, and so are pairs of them."""
     def pairs(a, b):

@@ -103,6 +103,15 @@ def encode(target, proposal, seed, plan, survivors=128, threads=None):
         return np.concatenate(list(pool.map(run, np.array_split(np.arange(chains), threads))))
 
 
+def candidates(plan, survivors=128):
+    """How many candidates `encode` looks at for each chain."""
+    width, total = 1, 0
+    for b in plan.bits.tolist():
+        width = _width(width, b, survivors) << b
+        total += width
+    return total
+
+
 def decode(index, proposal, seed, plan):
     """The sample, float64 (n,). Follows one path per chain. Raises InvalidInput for an index that does not fit the plan."""
     if not isinstance(proposal, Gaussian) or proposal.shape != (plan.size,):
@@ -177,6 +186,12 @@ def _child(state, branch, column):
     return _scrambled(state * _ODD[0] + branch * _ODD[1] + np.uint32(column))
 
 
+def _width(width, b, survivors):
+    """How many of so many paths go on to a split of b bits. Where nothing splits, a few more than survivors may."""
+    few = min(survivors, _CHILDREN >> b)
+    return few if width > (few if b else _CARRIED * few) else width
+
+
 def _beam(square, slope, bits, roots, survivors):
     """Branches of the best path of each row; see `encode`. A row's paths lie in one line: the first branch of every parent, then the second branches, ..."""
     rows, columns = square.shape
@@ -187,8 +202,8 @@ def _beam(square, slope, bits, roots, survivors):
     square, slope = (np.ascontiguousarray(table.T)[:, :, None, None] for table in (square, slope))
     parent, lost, width, history = roots[:, None], np.zeros((rows, 1), np.float32), 1, []
     for column, b in enumerate(bits.tolist()):
-        few, kept = min(survivors, _CHILDREN >> b), None
-        if width > (few if b else _CARRIED * few):  # the paths that have lost least; their numbers take the place of the last bits of what they have lost
+        few, kept = _width(width, b, survivors), None
+        if width > few:  # the paths that have lost least; their numbers take the place of the last bits of what they have lost
             lost -= lost.min(1, keepdims=True)
             key = lost.view(np.int32) & -_CHILDREN
             key |= number[:width]
