@@ -133,8 +133,8 @@ def main(args, circumstances):
         for row in measure(fold):
             rows.append({"fold": number, "images": len(fold[3]), **row})
             print(" ".join(f"{key}={value:.4f}" if isinstance(value, float) else f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-        result = {"description": "Weights of a 64-32-10 network for scikit-learn's handwritten digits: bytes of files that were decoded, and the accuracy of what they "
-                                 "hold on test images (five folds of 1797 images). kl in bits; budget, block and extra_bits as in models.bnn",
+        result = {"description": "Weights of a 64-32-10 network for scikit-learn's handwritten digits: bytes of files that were decoded, and the accuracy of "
+                                 "what they hold on test images (five folds of 1797 images). kl in bits; budget, block and extra_bits as in models.bnn",
                   **circumstances, "torch": torch.__version__, "sizes": SIZES, "summary": list(summary(rows)), "rows": rows}
         if args.json:
             write_bytes(args.json, (json.dumps(result, indent=1) + "\n").encode(), force=True)

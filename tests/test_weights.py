@@ -65,6 +65,14 @@ def test_a_file_costs_what_its_model_charges_and_zeros_are_cheap(matrices):
     assert sizes[2] < sizes[3] < sizes[4] < sizes[6] < 2410 * 6 / 8
 
 
+def test_each_layer_takes_the_cheaper_family():
+    rng = np.random.default_rng(4)
+    tails, bell = rng.laplace(0, 0.1, (40, 30)), rng.normal(0, 0.1, (31, 40))
+    file = weights.encode([tails, bell], 5)
+    first = 4 + 1 + 2 * 3 + 1 + 4  # the family of the first layer
+    assert (file[first], file[first + 6]) == (1, 0)
+
+
 def test_wrong_weights_are_refused(matrices):
     for wrong in ([], [matrices[1], matrices[0]], [np.full((3, 2), np.nan)], [np.zeros(4)], [np.zeros((1, 4))]):
         with pytest.raises(InvalidInput):
