@@ -1,4 +1,4 @@
-"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains` and `bits-back`.
+"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `miracle` and `sampling`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -160,10 +160,12 @@ def main(argv=None):
     sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
+    sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
+    sub.add_argument("--samples", type=int, default=4096, help="dimensions in each row (default 4096)")
     args = top.parse_args(argv)
     try:
         {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
-         "miracle": _main_miracle}[args.command](args, argv)
+         "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -200,6 +202,12 @@ def _main_ladder(args, argv):
     from . import bench_ladder  # needs torch, too
 
     bench_ladder.main(args, _circumstances(argv))
+
+
+def _main_sampling(args, argv):
+    from . import bench_sampling
+
+    bench_sampling.main(args.samples)
 
 
 def _main_images(args, argv):
