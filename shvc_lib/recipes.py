@@ -60,9 +60,9 @@ _ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, lea
 for _recipe in (
     _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000),
     _ladder("pln-start", arguments=_LADDER, steps=11_000),
-    _ladder("pln", arguments={**_LADDER, "betas": (0.2, 0.08, 0.03, 0.01, 0.003)}, steps=11_000, start="pln-start"),
+    _ladder("pln", arguments={**_LADDER, "betas": (0.2, 0.08, 0.03, 0.01, 0.003)}, steps=8_000, start="pln-start"),
     _ladder("gamma-pln-start", arguments={**_GAMMA, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)}, steps=7_000),
-    _ladder("gamma-pln", arguments={**_GAMMA, "betas": (5.0, 2.0, 0.8, 0.3, 0.1)}, steps=11_000, start="gamma-pln-start"),
+    _ladder("gamma-pln", arguments={**_GAMMA, "betas": (5.0, 2.0, 0.8, 0.3, 0.1)}, steps=8_000, start="gamma-pln-start"),
 ):
     RECIPES[_recipe.name] = _recipe
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)
