@@ -34,6 +34,7 @@ def main():
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("--commit", required=True, help="revision of the code that trained it")
     parser.add_argument("--hardware", default=f"one core of {platform.machine()}, no GPU", help="what it was trained on")
+    parser.add_argument("--note", help="what else there is to know of the training")
     args = parser.parse_args()
     torch.set_num_threads(1)
     state = json.loads((args.run / "checkpoint" / "state.json").read_text())
@@ -55,12 +56,20 @@ def main():
         "data": DATA[recipe.data], "hardware": args.hardware, "minutes": round(state["seconds"] / 60, 1),
         "commit": args.commit, "date": date.today().isoformat(), "torch": torch.__version__.split("+")[0],
         "parameters": sum(p.numel() for p in model.parameters()), "bytes": new.stat().st_size, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
-        **measured(),
+        **_beginning(args.run.parent / recipe.start, recipe.start), **({"note": args.note} if args.note else {}), **measured(),
     }
     new.chmod(0o644)
     os.replace(new, path)
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
     print(f"{recipe.name}: {card['bytes']} bytes, {({k: v for k, v in card.items() if k in ('bits_per_dim', 'kodak')})}")
+
+
+def _beginning(folder, name):
+    """What the card says of the run that left the first weights, if there was one."""
+    if not name:
+        return {}
+    state = json.loads((folder / "checkpoint" / "state.json").read_text())
+    return {"start": {"recipe": name, "steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}}
 
 
 def _lossless(model, training):
