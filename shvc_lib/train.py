@@ -145,15 +145,16 @@ class Run:
 
 
     def begin_with(self, folder):
-        """Take the averaged weights of the run in `folder` as the first ones. Raises InvalidInput when there is none, or of another architecture."""
+        """Take the averaged weights of the run in `folder` as the first ones; parts that only one of the two networks has keep their own.
+        Raises InvalidInput when there is no run, or one of another architecture."""
         path = Path(folder) / "checkpoint" / "tensors.safetensors"
         if not path.exists():
             raise InvalidInput(f"{self.recipe.name} begins with the weights of {self.recipe.start}, and {path} is not there: train that first")
-        tensors = load_file(path, device=str(self.device))
-        try:
-            self.model.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-        except RuntimeError:
-            raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}") from None
+        own, given = self.model.state_dict(), load_file(path, device=str(self.device))
+        shared = {name: given[f"average.{name}"] for name in own if f"average.{name}" in given}
+        if not shared or any(own[name].shape != value.shape for name, value in shared.items()):
+            raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}")
+        self.model.load_state_dict(own | shared)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
 
