@@ -52,14 +52,17 @@ _FIGURE_2 = [
     for levels in range(2 if kind == "downsampling" else 1, 6)
 ]
 RECIPES = {recipe.name: recipe for recipe in _FIGURE_2}
-# Chapter 3: networks whose latents are sent as samples, each for five operating points, on photographs of half size. The ladders begin with the
-# weights of the VAE: trained from nothing, the forecast of the upper level teaches three latents out of four to say nothing.
+# Chapter 3: networks whose latents are sent as samples, each for five operating points, on photographs of half size. The ladders begin with a
+# narrow range of betas: with a wide one from the first step on, the coarse points would teach most latents to say nothing.
 _LADDER = {"width": 96, "latents": 96}
+_GAMMA = {**_LADDER, "learned_scale": True}
 _ladder = partial(Recipe, model="Ladder", data="bsds500", crop=128, batch=8, learning_rate=1e-3, warmup=500, clip=1.0)
 for _recipe in (
     _ladder("vae-photo", arguments={**_LADDER, "levels": 1}, steps=7_000),
-    _ladder("pln", arguments=_LADDER, steps=2_600, start="vae-photo"),
-    _ladder("gamma-pln", arguments={**_LADDER, "learned_scale": True, "betas": (5.0, 2.8, 1.7, 1.0, 0.5)}, steps=2_600, start="vae-photo"),
+    _ladder("pln-start", arguments=_LADDER, steps=11_000),
+    _ladder("pln", arguments={**_LADDER, "betas": (0.2, 0.08, 0.03, 0.01, 0.003)}, steps=8_000, start="pln-start"),
+    _ladder("gamma-pln-start", arguments={**_GAMMA, "betas": (5.0, 2.5, 1.3, 0.7, 0.35)}, steps=7_000),
+    _ladder("gamma-pln", arguments={**_GAMMA, "betas": (5.0, 2.0, 0.8, 0.3, 0.1)}, steps=8_000, start="gamma-pln-start"),
 ):
     RECIPES[_recipe.name] = _recipe
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)

@@ -111,11 +111,11 @@ class Ladder(nn.Module):
                                                 nn.Conv2d(hidden, upper, 5, 2, 2))
             self.upper_log_scale = nn.Parameter(torch.zeros(points, upper))  # log s2
             self.prior = Prior(points, upper, hidden, latents)
-            self.register_buffer("upper_worth", torch.full((points, upper), 64, dtype=torch.int16))
         if learned_scale:
-            self.log_gamma = nn.Parameter(torch.full((points,), math.log(0.04)))
+            self.log_gamma = nn.Parameter(torch.full((points,), math.log(0.1)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("worth", torch.full((points, latents), 64, dtype=torch.int16))  # see ladder_codec.ready
+        for name, channels in (("worth", latents), ("upper_worth", upper if levels == 2 else 0)):  # see ladder_codec.ready
+            self.register_buffer(name, torch.full((points, channels), 64, dtype=torch.int16))
 
     @property
     def scale(self):
