@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shvc_lib import bench, bench_sampling, data, lossy, metrics, zoo
-from shvc_lib.sampling import poisson, tree
+from shvc_lib.sampling import dither, poisson, tree
 
 FIELDS = {"name", "ideal", "actual", "bias", "looked_at", "encode", "decode"}
 EXACT = ("rejection", "Poisson functional", "A*", "greedy Poisson", "dithered quantisation")
@@ -55,8 +55,8 @@ def test_candidates_are_counted():
     target, proposal = bench_sampling.gaussians(3, (64,))
     samplers = {sampler.name: sampler for sampler in bench_sampling.one_by_one()}
     assert samplers["A*"].looked_at(target, proposal, 1) == poisson.search(target, proposal, 1, "a_star").visited.mean()
-    plan = tree.plan(np.full(64, 3 << 16), bench_sampling.SEED)
-    assert samplers["tree, 128 survivors"].looked_at(target, proposal, 1) == tree.candidates(plan) / 64
+    plan = tree.plan(np.full(1024, 3 << 16), bench_sampling.SEED)
+    assert len(plan.dims) == 4 and samplers["tree, 128 survivors"].looked_at(*bench_sampling.gaussians(3, (1024,)), 1) == tree.candidates(plan) / 256
     index = samplers["rejection"].encode(target, proposal, 1)
     assert index.mean() + 1 <= samplers["rejection"].looked_at(target, proposal, 1) < 300
 
@@ -101,6 +101,23 @@ def test_rows_of_the_codec():
         assert row["psnr"] == metrics.psnr(image, bench_sampling.files.decode(coded))
         assert all(len(row[way]) == 3 and min(row[way]) > 0 for way in ("encode", "decode"))
     assert (tree.encode, tree.standard) == before and rows[0]["bytes"] < rows[1]["bytes"]
+
+
+def test_the_clock_hears_every_part():
+    from shvc_lib.models.ladder_codec import Latents
+
+    places = [(tree, "plan"), (tree, "encode"), (tree, "standard"), (dither, "encode"), (dither, "decode"),
+              *((Latents, name) for name in ("evidence", "upper", "lower", "picture"))]
+    before = [getattr(*place) for place in places]
+    with bench_sampling._parts() as seconds:
+        assert all(getattr(*place) is not old for place, old in zip(places, before))
+        tree.plan([1], 0)
+        sampler = seconds["sampler"]
+        assert sampler > 0 == seconds["network"]
+        with pytest.raises(AttributeError):
+            Latents.upper(None)
+        assert seconds["network"] > 0 and seconds["sampler"] == sampler
+    assert [getattr(*place) for place in places] == before
 
 
 def test_command_prints_both_tables(monkeypatch, capsys):

@@ -136,17 +136,18 @@ def test_the_loss_as_it_is_written(photographs, learned_scale):
                 gamma = 0.1 if learned_scale else 1.0
                 distortion = LOG2E * (float(report[f"error_{k}"]) / gamma + math.log(2 * gamma))
                 rate = (1 if learned_scale else weight) * beta * float(report[f"bpp_{k}"]) / 3
-                assert float(loss) == pytest.approx((distortion + rate) / math.sqrt(beta), rel=1e-5) and float(report[f"error_{1 - k}"]) == 0
+                assert float(loss) == pytest.approx((distortion + rate) / math.sqrt(beta), rel=1e-4, abs=1e-4) and float(report[f"error_{1 - k}"]) == 0
         assert int(model.steps) == 500  # evaluation is no step
         point = torch.arange(8) % 2
         together, report = model.loss(photographs, (point, seeds))
         alone = [model.loss(photographs[i:i + 1], (point[i:i + 1], seeds[i:i + 1])) for i in range(8)]
-        assert float(together) == pytest.approx(np.mean([float(loss) for loss, _ in alone]), rel=1e-5)
-        assert float(report["error_1"]) == pytest.approx(np.mean([float(r["error_1"]) for _, r in alone[1::2]]), rel=1e-5)
-        assert float(report["bpp_0"]) == pytest.approx(np.mean([float(r["bpp_0"]) for _, r in alone[::2]]), rel=1e-5)
-        pixels = photographs.float() / 255
-        exact = model.everything(photographs, point, lambda q: q.mean)[0]
-        assert float((exact - pixels).abs().mean()) == pytest.approx((float(report["error_0"]) + float(report["error_1"])) / 2, rel=0.5)
+        assert float(together) == pytest.approx(np.mean([float(loss) for loss, _ in alone]), rel=1e-4, abs=1e-4)
+        assert float(report["error_1"]) == pytest.approx(np.mean([float(r["error_1"]) for _, r in alone[1::2]]), rel=1e-4, abs=1e-4)
+        assert float(report["bpp_0"]) == pytest.approx(np.mean([float(r["bpp_0"]) for _, r in alone[::2]]), rel=1e-4, abs=1e-4)
+        generator = torch.Generator().manual_seed(int(seeds[3]))  # the noise of an image is its seed's, of z2 first
+        picture, lower, upper = model.everything(photographs[3:4], point[3:4], lambda q: q.mean + q.scale * torch.randn(q.mean.shape[1:], generator=generator))
+        assert float(alone[3][1]["bpp_1"]) == pytest.approx(LOG2E * float(lower.sum() + upper.sum()) / 64**2, rel=1e-4, abs=1e-4)
+        assert float(alone[3][1]["error_1"]) == pytest.approx(float((picture - photographs[3:4] / 255).abs().mean()), rel=1e-4, abs=1e-4)
     model.train().loss(photographs, (point, seeds))
     assert int(model.steps) == 501
     noise = model.noise(500, torch.Generator().manual_seed(0))
