@@ -63,22 +63,17 @@ class Image:
 
     def ordered(self):
         """(actual bits, picture)."""
-        worth = self.lower.worth / 2**tree.WORTH_BITS
-        sizes = 2 ** np.floor(np.log2(np.clip(BLOCK / np.maximum(worth, 1e-9), 1, LARGEST_BLOCK))).astype(int)
-        where = ladder_codec.outliers(self.lower, self.q1)
+        where, blocks = ladder_codec.outliers(self.lower, self.q1), None
+        while blocks is None or (spilt := [members for members in blocks if self._divergence(members).max() > MOST_BITS]):
+            if blocks:  # what a forecast missed by far joins the outliers, and the rest is divided anew
+                where = np.union1d(where, np.concatenate([members[self._divergence(members) > MOST_BITS].reshape(-1) for members in spilt]))
+            blocks = self._blocks(where)
         cells = dither.encode(self.q1[where], self.lower.proposal[where], ladder_codec.SEED, "uniform", where) if where.size else where
         stack, z1 = BitStack(), np.array(self.lower.proposal.mean)  # what fills no block stays at the prior's mean
-        ladder_codec.outlier_codec(worth.size).push(stack, (where, cells))
-        sizes[where] = 0
-        for size in np.unique(sizes[sizes > 0]):
-            members = np.flatnonzero(sizes == size)
-            members = members[np.argsort(-worth[members], kind="stable")]
-            members = members[: members.size // size * size].reshape(-1, size)
-            if not members.size:
-                continue
+        ladder_codec.outlier_codec(z1.size).push(stack, (where, cells))
+        for members in blocks:
             p, index = self.lower.proposal[members], np.zeros(len(members), np.int64)
-            bits = np.ceil(self.q1[members].kl(p).sum(1)).astype(int)
-            extra = np.minimum(EXTRA_BITS, MOST_BITS - bits)
+            extra = np.minimum(EXTRA_BITS, MOST_BITS - np.ceil(self._divergence(members)).astype(int))
             for each in np.unique(extra):
                 for part in np.array_split(np.flatnonzero(extra == each), 1 + np.count_nonzero(extra == each) // 4096):
                     index[part] = ordered.encode(self.q1[members[part]], p[part], ladder_codec.SEED, int(each), stream=members[part])
@@ -87,6 +82,22 @@ class Image:
         if where.size:
             z1[where] = dither.decode(cells, self.lower.proposal[where], ladder_codec.SEED, self.q1.scale[where], "uniform", where)
         return 8 * len(stack.to_bytes()) + self.upper_bits, self.latents.picture(z1)
+
+    def _blocks(self, apart):
+        """Positions by block, int64 (blocks, dimensions), a list with an array for each size. Both ends can divide alike: by worth, without the positions `apart`."""
+        worth = self.lower.worth / 2**tree.WORTH_BITS
+        sizes = 2 ** np.floor(np.log2(np.clip(BLOCK / np.maximum(worth, 1e-9), 1, LARGEST_BLOCK))).astype(int)
+        sizes[apart] = 0
+        blocks = []
+        for size in np.unique(sizes[sizes > 0]):
+            members = np.flatnonzero(sizes == size)
+            members = members[np.argsort(-worth[members], kind="stable")]
+            blocks += [members[: members.size // size * size].reshape(-1, size)] if members.size >= size else []
+        return blocks
+
+    def _divergence(self, members):
+        """KL of each block in bits."""
+        return self.q1[members].kl(self.lower.proposal[members]).sum(1)
 
     def dither(self):
         """(ideal bits, picture). A mean is N(mu, sigma^2 - s_q^2) when targets average to the prior: its cell is coded under that."""

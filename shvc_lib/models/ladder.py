@@ -16,7 +16,7 @@ by sqrt(beta), lest the finest or the coarsest operating point outweigh the othe
 
 | in the thesis | here |
 | --- | --- |
-| f, m and s of level 1; mu^{d,(1)} | `analysis`, `evidence_scale`; `synthesis` |
+| f, m and s of level 1; mu^{d,(1)} | `analysis`, `log_scale`; `synthesis` |
 | mu^{d,(2)}, sigma^{d,(2)} | `prior` |
 | beta, gamma | `betas`, `scale` |
 """
