@@ -72,7 +72,6 @@ class Run:
 
     def __init__(self, recipe, device="cpu"):
         torch.manual_seed(recipe.seed)
-        torch.set_flush_denormal(True)  # numbers below 1e-38 are worth nothing here, and can make a step four times as slow
         self.recipe, self.device, self.step, self.seconds = recipe, torch.device(device), 0, 0.0
         self.model = models.build(recipe.model, **recipe.arguments).to(self.device)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -176,17 +175,21 @@ def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progre
     first = run.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not (progress and first), unit="step")
-    while run.step < recipe.steps and time.monotonic() - started < 60 * minutes:
-        report = run.advance(images)
-        run.seconds = before + time.monotonic() - started
-        bar.update()
-        if run.step % 100 == 0 or run.step == recipe.steps:
-            bar.set_postfix_str(f"{report['bits_per_dim']:.3f} bits/dim")
-            if first:
-                with open(folder / "log.jsonl", "a") as log:
-                    log.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), **report}) + "\n")
-        if first and run.step % save_every == 0:
-            run.save(folder)
+    torch.set_flush_denormal(True)  # numbers below 1e-38 are worth nothing here, and can make a step four times as slow
+    try:
+        while run.step < recipe.steps and time.monotonic() - started < 60 * minutes:
+            report = run.advance(images)
+            run.seconds = before + time.monotonic() - started
+            bar.update()
+            if run.step % 100 == 0 or run.step == recipe.steps:
+                bar.set_postfix_str(f"{report['bits_per_dim']:.3f} bits/dim")
+                if first:
+                    with open(folder / "log.jsonl", "a") as log:
+                        log.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), **report}) + "\n")
+            if first and run.step % save_every == 0:
+                run.save(folder)
+    finally:
+        torch.set_flush_denormal(False)  # the setting is the processor's, and the caller's own numbers may need them
     bar.close()
     if first:
         run.save(folder)

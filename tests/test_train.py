@@ -159,3 +159,8 @@ def test_a_recipe_may_begin_with_another_run_and_says_which_is_missing(tmp_path)
     with pytest.raises(InvalidInput, match="another architecture"):
         other.begin_with(tmp_path / "first")
     assert "start" not in RECIPE.as_dict() and second.as_dict()["start"] == "first"
+
+
+def test_training_leaves_the_processor_as_it_was(tmp_path):
+    train.train(dataclasses.replace(RECIPE, name="brief", steps=1), tmp_path / "brief", progress=False)
+    assert torch.full((8,), 1e-40).mul(1.0).min() > 0  # still no zero
