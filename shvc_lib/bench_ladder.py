@@ -84,7 +84,7 @@ class Image:
         return 8 * len(stack.to_bytes()) + self.upper_bits, self.latents.picture(z1)
 
     def _blocks(self, apart):
-        """Positions by block, int64 (blocks, dimensions), a list with an array for each size. Both ends can divide alike: by worth, without the positions `apart`."""
+        """Positions by block, int64 (blocks, dimensions), an array for each size. Both ends can divide alike: by worth, without `apart`."""
         worth = self.lower.worth / 2**tree.WORTH_BITS
         sizes = 2 ** np.floor(np.log2(np.clip(BLOCK / np.maximum(worth, 1e-9), 1, LARGEST_BLOCK))).astype(int)
         sizes[apart] = 0
@@ -133,7 +133,7 @@ def measure(name, image, point, slow):
 
 
 def means(entries, count, sampler):
-    """(bits per pixel, PSNR in dB, MS-SSIM in dB): means over the first `count` photographs of {photograph: {sampler: row}}, decibels of each picture averaged."""
+    """(bits per pixel, PSNR in dB, MS-SSIM in dB): means over the first `count` photographs of {photograph: {sampler: row}}; decibels are averaged."""
     rows = [entries[key][sampler] for key in sorted(entries)[:count]]
     return tuple(float(np.mean(values)) for values in ([row["bits"] / PIXELS for row in rows], [row["psnr"] for row in rows],
                                                        [metrics.decibels(row["ms_ssim"]) for row in rows]))

@@ -69,7 +69,8 @@ def _decode(args):
 
 def _info(args):
     facts = codec.info(_read_bytes(args.file))
-    print(f"model     {facts['model']} (revision {facts['revision']})" + (", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""))
+    how = ", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""
+    print(f"model     {facts['model']} (revision {facts['revision']}){how}")
     print(f"shape     {_shape(facts['shape'])}, 8 bits per sub-pixel raw")
     print(f"file      {facts['bytes']} bytes: header {facts['header_bytes']}, payload {facts['payload_bytes']} (checksum matches)")
     print(f"rate      {facts['bits_per_dim']:.3f} bits per sub-pixel (actual)")

@@ -28,6 +28,8 @@ def encode(image, model="linear", quality=None):
     image = np.ascontiguousarray(check_image(image))
     if image.size > container.MAX_PIXELS:
         raise InvalidInput(f"the image has {image.size} sub-pixels; this format takes at most {container.MAX_PIXELS}")
+    if model not in models.MODELS and model not in lossy.ABOUT:
+        raise UnknownModel(f"no model is called {model!r}; there are: {', '.join([*models.MODELS, *lossy.ABOUT])}")
     if model in lossy.ABOUT:
         chosen = lossy.get(model)
         payload, _, checksum = chosen.encode(image, lossy.DEFAULT_QUALITY if quality is None else quality)
@@ -82,6 +84,8 @@ def _check_revision(model, header):
 def _decode_with_loss(header, payload):
     model = lossy.get(header.model)
     _check_revision(model, header)
+    if (*header.shape, 1)[2] not in (1, 3):
+        raise CorruptFile(f"no lossy model writes images with {header.shape[2]} channels")
     picture, checksum = model.decode(payload, header.shape)
     if checksum != header.pixel_crc:
         raise CorruptFile("the decoded latents do not match their checksum")
@@ -91,7 +95,8 @@ def _decode_with_loss(header, payload):
 def info(data):
     """What a file's header says, as a dict; the payload is checked against its checksum but not decoded.
 
-    Keys: model, revision, shape, stored (the pixels are stored as they are), lossy, bytes, payload_bytes, header_bytes, bits_per_dim (actual, of the whole file).
+    Keys: model, revision, shape, stored (the pixels are stored as they are), lossy, bytes, payload_bytes, header_bytes, bits_per_dim
+    (actual, of the whole file).
     """
     header, payload = container.unpack(data)
     return {

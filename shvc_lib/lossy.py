@@ -1,7 +1,7 @@
 """Image models that lose something, by name: what `shvc encode --model pln` uses. Taught in chapter 3.
 
-They stand beside the lossless models of `models`, and their files are .shvc files, too. A checksum of pixels would prove too much for them: the last step of the
-decoder, from latents to pixels, is in floating point. So the file's checksum is that of everything before it, the latents and the
+They stand beside the lossless models of `models`, and their files are .shvc files, too. A checksum of pixels would prove too much for them: the last step
+of the decoder, from latents to pixels, is in floating point. So the file's checksum is that of everything before it, the latents and the
 distributions that they were coded with, which are integers. The revision in a file is the beginning of the SHA-256 of the network's weights: no
 other network than the one that wrote it will decode it.
 """
@@ -18,8 +18,8 @@ DEFAULT_QUALITY = 3
 
 
 class Lossy(NamedTuple):
-    """`name` as typed by a user; `revision` 0 ... 65535; `qualities`: 1 (the smallest files) ... this. encode(image, quality) -> (payload, picture, checksum) and
-    decode(payload, shape) -> (picture, checksum), for uint8 images (H, W) or (H, W, C)."""
+    """`name` as typed by a user; `revision` 0 ... 65535; `qualities`: 1 (the smallest files) ... this. encode(image, quality) -> (payload, picture, checksum)
+    and decode(payload, shape) -> (picture, checksum), for uint8 images (H, W) or (H, W, C)."""
 
     name: str
     revision: int

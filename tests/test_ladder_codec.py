@@ -82,6 +82,9 @@ def test_files_say_that_they_are_lossy_and_by_which_network(crop):
     wrong = container.pack(container.Header("pln", header.revision, header.shape, False, 0, header.pixel_crc ^ 1, True), payload)
     with pytest.raises(CorruptFile, match="latents"):
         shvc_lib.decode(wrong)
+    four = container.pack(container.Header("pln", header.revision, (64, 64, 4), False, 0, header.pixel_crc, True), payload)
+    with pytest.raises(CorruptFile, match="4 channels"):
+        shvc_lib.decode(four)
     with pytest.raises(CorruptFile):  # stored and lossy at once
         both = bytearray(file)
         both[5] |= 1
@@ -118,6 +121,8 @@ def test_what_cannot_be_coded_is_refused_by_name(crop, tmp_path, capsys):
         shvc_lib.encode(crop, model="linear", quality=3)
     with pytest.raises(UnknownModel, match="pln"):
         lossy.get("jpeg")
+    with pytest.raises(UnknownModel, match="there are: linear, pln, gamma-pln"):
+        shvc_lib.encode(crop, model="jpeg")
     with pytest.raises(InvalidInput, match="operating points"):
         ladder_codec.encode(zoo.load("pln"), crop, 5)
 

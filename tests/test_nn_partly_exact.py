@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shvc_lib.errors import CorruptFile, InvalidInput, MissingData
-from shvc_lib.models import ladder_codec
+from shvc_lib.models import ladder_calibration
 from shvc_lib.models.ladder import Ladder
 from shvc_lib.nn import load_partly_exact, save_exact, save_partly_exact
 
@@ -15,7 +15,7 @@ SMALL = {"betas": (0.2, 0.1), "width": 8, "latents": 6, "upper": 4, "hidden": 5}
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return ladder_codec.ready(Ladder(**SMALL), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    return ladder_calibration.ready(Ladder(**SMALL), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
 
 
 def test_it_comes_back_with_half_the_bytes(network, tmp_path):

@@ -20,7 +20,7 @@ import torch
 
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
-from shvc_lib.models import ladder_codec
+from shvc_lib.models import ladder_calibration, ladder_codec
 from shvc_lib.models.vae_codec import exact_twin
 from shvc_lib.nn import save_exact, save_partly_exact
 
@@ -87,7 +87,7 @@ def _lossless(model, training):
 def _ladder(model, training):
     """The same of a ladder."""
     if model.levels == 2:
-        model = ladder_codec.ready(model, training[::20, :128, :192].permute(0, 3, 1, 2))
+        model = ladder_calibration.ready(model, training[::20, :128, :192].permute(0, 3, 1, 2))
 
     def measured():
         rows = [[ladder_codec.theoretical(model, image, point) for image in data.kodak()] for point in range(len(model.betas))]

@@ -114,7 +114,7 @@ class Ladder(nn.Module):
         if learned_scale:
             self.log_gamma = nn.Parameter(torch.full((points,), math.log(0.1)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        for name, channels in (("worth", latents), ("upper_worth", upper if levels == 2 else 0)):  # see ladder_codec.ready
+        for name, channels in (("worth", latents), ("upper_worth", upper if levels == 2 else 0)):  # see ladder_calibration.ready
             self.register_buffer(name, torch.full((points, channels), 64, dtype=torch.int16))
 
     @property

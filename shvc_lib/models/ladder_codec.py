@@ -13,7 +13,6 @@ divergence that this image really has), then a stack with, from the top, z2's br
 many, which, and the cell of each in a dithered grid of the posterior's scale (`sampling.dither`), whose step both ends know. Taught in chapter 3.
 """
 
-import copy
 import math
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from ..coding import BitStack, Codec, autoregressive, independent
 from ..coding.cdf import TOTAL, Bernoulli
 from ..errors import CorruptFile, InvalidInput, OutOfBits, UnsupportedImage
-from ..nn import exact_kernels, to_exact
+from ..nn import exact_kernels
 from ..sampling import Gaussian, dither, tree
 from ..sampling.index_codes import elias_gamma
 from . import ladder
@@ -33,8 +32,8 @@ SEED = 20190512  # of the shared randomness: any number does
 GRID = 1 << 12  # log scales are multiples of 2^-12, as the exact twin returns them
 RATE_1, RATE_2 = 1.0625, 1.125  # bits spent on a bit of divergence: z2 gets more, for its bias would make all of z1 dearer
 OUTLIER = 3.25
-_STEP, _FAR = 64, 1024  # worths are tabulated by (log sigma - log s) in 64ths, from -16 to 16
-_WORTHS = np.rint(0.5 * np.log2(1 + np.exp(2 * np.arange(-_FAR, _FAR + 1) / _STEP)) * 2**tree.WORTH_BITS).astype(np.int64)
+STEP, _FAR = 64, 1024  # worths are tabulated by (log sigma - log s) in 64ths, from -16 to 16, and corrected by factors in 64ths
+_WORTHS = np.rint(0.5 * np.log2(1 + np.exp(2 * np.arange(-_FAR, _FAR + 1) / STEP)) * 2**tree.WORTH_BITS).astype(np.int64)
 
 
 class Level(NamedTuple):
@@ -47,7 +46,7 @@ class Level(NamedTuple):
 
 def _level(mean, log_scale, log_noise):
     """The Level of a prior N(mean, exp(log_scale)^2) and evidence of scale exp(log_noise): flat arrays, the logarithms as integers in units of 1 / GRID."""
-    apart = np.clip((log_scale - log_noise + GRID // _STEP // 2) // (GRID // _STEP), -_FAR, _FAR)
+    apart = np.clip((log_scale - log_noise + GRID // STEP // 2) // (GRID // STEP), -_FAR, _FAR)
     return Level(Gaussian(mean, np.exp(log_scale / GRID)), np.exp(log_noise / GRID), _WORTHS[apart + _FAR])
 
 
@@ -82,7 +81,7 @@ class Latents:
         return self._measured(level, self.model.upper_worth, self.upper_shape)
 
     def _measured(self, level, factors, shape):
-        return level._replace(worth=level.worth * factors[self.point[0]].long().numpy().repeat(shape[1] * shape[2]) // _STEP)
+        return level._replace(worth=level.worth * factors[self.point[0]].long().numpy().repeat(shape[1] * shape[2]) // STEP)
 
     @torch.no_grad()
     def lower(self, z2):
@@ -274,39 +273,3 @@ def _lower_sample(lower, plan, index, where, cells):
     if where.size:
         z1[where] = dither.decode(cells, lower.proposal[where], SEED, _posterior_scale(lower)[where], "uniform", where)
     return z1, agreed
-
-
-def ready(model, images):
-    """A copy of a trained Ladder, ready to code with: `prior` becomes an exact twin, scales go to the grid, and it is measured what a bit of expected
-    divergence really is in each channel (`worth`, in 64ths: more than one where the means have heavier tails than the prior).
-
-    images: uint8 (B, 3, H, W) for calibration, multiples of 64 a side."""
-    model = copy.deepcopy(model).eval()
-    points = torch.arange(len(model.betas))
-
-    def run(prior):
-        return [prior(z2, point.expand(len(z2))) for point, z2 in zip(points, samples)]
-
-    with torch.no_grad():
-        generator, samples = torch.Generator().manual_seed(0), []
-        for point in points:
-            q, _ = model.upper_posterior(model.evidence(images, point.expand(len(images))), point.expand(len(images)))
-            samples.append(torch.round((q.mean + q.scale * torch.randn(q.mean.shape, generator=generator)) * tree.GRID) / tree.GRID)
-        model.prior = to_exact(model.prior, run)
-        for scales in (model.log_scale, model.upper_log_scale):
-            scales.copy_(torch.round(scales * GRID) / GRID)
-    for point in range(len(points)):
-        found = [[np.zeros((2, channels)), factors] for channels, factors in ((model.upper, model.upper_worth[point]), (model.latents, model.worth[point]))]
-        for image in images:
-            latents = Latents(model, point, *image.shape[1:])
-            lower_evidence, upper_evidence = latents.evidence(image.permute(1, 2, 0).numpy())
-            upper = latents.upper()
-            q2 = target(upper, upper_evidence)
-            lower = latents.lower(np.rint(q2.mean * tree.GRID) / tree.GRID)
-            for (sums, _), level, q in zip(found, (upper, lower), (q2, target(lower, lower_evidence))):
-                searched = np.ones(level.worth.shape)
-                searched[outliers(level, q)] = 0
-                sums += [(x * searched).reshape(sums.shape[1], -1).sum(1) for x in (q.kl(level.proposal), level.worth / 2**tree.WORTH_BITS)]
-        for (divergence, worth), factors in found:
-            factors.copy_(torch.from_numpy(np.rint(_STEP * np.clip(divergence / np.maximum(worth, 1e-9), 0.25, 16))))
-    return model
