@@ -1,4 +1,4 @@
-"""Image models that lose something, by name: what `shvc encode --model pln` uses. Taught in chapter 3.
+"""Image models that lose something, by name: what `shvc encode --model dvae-12` uses. Taught in chapters 3 and 4.
 
 They stand beside the lossless models of `models`, and their files are .shvc files, too. A checksum of pixels would prove too much for them: the last step
 of the decoder, from latents to pixels, is in floating point. So the file's checksum is that of everything before it, the latents and the
@@ -29,6 +29,9 @@ class Lossy(NamedTuple):
 
 
 ABOUT = {
+    "dvae-12": "lossy: a hierarchical discretised VAE of twelve layers; the smallest files at a given quality",
+    "dvae-3": "lossy: the same transforms with three layers",
+    "dvae-1": "lossy: one layer of integer latents, a mixture of Normals for each channel",
     "pln": "lossy: a probabilistic ladder network, its latents sent as tree-coded samples",
     "gamma-pln": "lossy: the same with a learned scale of the likelihood",
 }
@@ -40,21 +43,22 @@ def get(name):
     if name not in ABOUT:
         raise UnknownModel(f"no lossy model is called {name!r}; there are: {', '.join(ABOUT)}")
     from . import zoo  # with torch, which the lossless codec does without
-    from .models import ladder_codec
+    from .models import discretized_codec, ladder_codec
 
     model, revision = zoo.load(name), int(zoo.card(name)["sha256"][:4], 16)
+    codec, points = (discretized_codec, model.lambdas) if name.startswith("dvae") else (ladder_codec, model.betas)
 
     def encode(image, quality=DEFAULT_QUALITY):
-        if not 1 <= quality <= len(model.betas):
-            raise InvalidInput(f"{name} has the qualities 1 (smallest files) to {len(model.betas)}, not {quality}")
-        coded = ladder_codec.encode(model, _as_colour(image), quality - 1)
+        if not 1 <= quality <= len(points):
+            raise InvalidInput(f"{name} has the qualities 1 (smallest files) to {len(points)}, not {quality}")
+        coded = codec.encode(model, _as_colour(image), quality - 1)
         return coded.payload, _from_colour(coded.picture, image.shape), crc32(coded.agreed)
 
     def decode(payload, shape):
-        picture, agreed = ladder_codec.decode(model, payload, *shape[:2])
+        picture, agreed = codec.decode(model, payload, *shape[:2])
         return _from_colour(picture, shape), crc32(agreed)
 
-    return Lossy(name, revision, len(model.betas), encode, decode)
+    return Lossy(name, revision, len(points), encode, decode)
 
 
 def _as_colour(image):

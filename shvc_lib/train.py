@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -39,13 +40,23 @@ def _images(recipe):
         return torch.from_numpy(data.patches([data.photograph(name) for name in data.PHOTOGRAPHS], recipe.crop or 32, 4096, recipe.seed))
     if recipe.data == "bsds500":
         return torch.from_numpy(np.stack([_halved_landscape(image) for split in ("train", "val") for image in data.bsds500(split)]))
-    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, cifar10, photographs")
+    if recipe.data == "bsds500-scales":
+        return torch.from_numpy(np.concatenate([_three_scales(image) for split in ("train", "val") for image in data.bsds500(split)]))
+    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, bsds500-scales, cifar10, photographs")
 
 
 def _halved_landscape(image):
     """A BSDS500 image without its JPEG grid: means of 2 x 2 pixels, portraits turned, uint8 (160, 240, 3)."""
     blocks = (image if image.shape[0] < image.shape[1] else image.swapaxes(0, 1))[:320, :480].reshape(160, 2, 240, 2, 3)
     return ((blocks.sum((1, 3), dtype=np.int64) + 2) // 4).astype(np.uint8)
+
+
+def _three_scales(image):
+    """A BSDS500 image as it is, in quarters; one such piece of it at two thirds of its size; and all of it at half size: uint8 (6, 160, 240, 3)."""
+    landscape = np.ascontiguousarray((image if image.shape[0] < image.shape[1] else image.swapaxes(0, 1))[:320, :480])
+    quarters = landscape.reshape(2, 160, 2, 240, 3).swapaxes(1, 2).reshape(4, 160, 240, 3)
+    two_thirds = np.array(Image.fromarray(landscape).resize((320, 214), Image.Resampling.LANCZOS))[27:187, 40:280]
+    return np.concatenate([quarters, two_thirds[None], _halved_landscape(image)[None]])
 
 
 def batch_at(recipe, images, step):
@@ -142,6 +153,14 @@ class Run:
         self.step, self.seconds = state["step"], state.get("seconds", 0.0)
         return True
 
+    def begin(self, images, folder):
+        """The first weights, beyond what the model's class draws: those of the run that the recipe's `start` names, in `folder`, or else what
+        the model's `prepare` makes of the training images, if it has one."""
+        if self.recipe.start:
+            self.begin_with(folder / self.recipe.start)
+        elif hasattr(self.model, "prepare"):
+            self.model.prepare(images)
+            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def begin_with(self, folder):
         """Take the averaged weights of the run in `folder` as the first ones; parts that only one of the two networks has keep their own.
@@ -168,10 +187,10 @@ def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progre
         torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
         device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     run, folder, started = Run(recipe, device), Path(folder), time.monotonic()
-    if not run.load(folder) and recipe.start:
-        run.begin_with(folder.parent / recipe.start)
-    before = run.seconds
-    images = _images(recipe).to(run.device)
+    images = _images(recipe)
+    if not run.load(folder):
+        run.begin(images, folder.parent)
+    images, before = images.to(run.device), run.seconds
     first = run.rank == 0
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=recipe.steps, initial=run.step, disable=not (progress and first), unit="step")

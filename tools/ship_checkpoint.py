@@ -3,7 +3,7 @@
     python tools/ship_checkpoint.py runs/vae-stochastic-2 --commit REVISION
 
 writes data/checkpoints/NAME.safetensors and NAME.json. Needs the data that the model was trained on, a part of which calibrates the twin, and
-what the card's rates are measured on: the first 1000 CIFAR-10 test images, or the 24 Kodak photographs for a ladder.
+what the card's rates are measured on: the first 1000 CIFAR-10 test images, or the 24 Kodak photographs for lossy models.
 """
 
 import argparse
@@ -20,11 +20,12 @@ import torch
 
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
-from shvc_lib.models import ladder_calibration, ladder_codec
+from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec
 from shvc_lib.models.vae_codec import exact_twin
 from shvc_lib.nn import save_exact, save_partly_exact
 
-DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved"}
+DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
+        "bsds500-scales": "BSDS500, 200 training and 100 validation images, as they are, at two thirds and at half of their size"}
 
 CALIBRATION, IMAGES, DRAWS, LIMIT = 256, 1000, 4, 4 << 20
 
@@ -43,7 +44,7 @@ def main():
     run.load(args.run)
     run.model.load_state_dict(run.average)
     model = run.model.eval()
-    save, measured = (_ladder if recipe.model == "Ladder" else _lossless)(model, train._images(recipe))
+    save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized}.get(recipe.model, _lossless)(model, train._images(recipe))
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
     path = zoo.FOLDER / f"{recipe.name}.safetensors"
     new = path.with_suffix(".new")
@@ -93,6 +94,19 @@ def _ladder(model, training):
         rows = [[ladder_codec.theoretical(model, image, point) for image in data.kodak()] for point in range(len(model.betas))]
         return {"kodak": {"what": "24 Kodak photographs: KL in bits per pixel (ideal) and mean PSNR in dB of exact samples of the posterior, by operating point",
                           "bits_per_pixel": [float(np.mean([row.bits / row.picture[..., 0].size for row in point])) for point in rows],
+                          "psnr": [float(np.mean([metrics.psnr(image, row.picture) for image, row in zip(data.kodak(), point)])) for point in rows]}}
+
+    return lambda path: save_partly_exact(model, path), measured
+
+
+def _discretized(model, training):
+    """The same of a discretised VAE."""
+    model = discretized_calibration.ready(model, training[::40, :128, :192].permute(0, 3, 1, 2))
+
+    def measured():
+        rows = [[discretized_codec.encode(model, image, point) for image in data.kodak()] for point in range(len(model.lambdas))]
+        return {"kodak": {"what": "24 Kodak photographs: actual bits of the payload per pixel and mean PSNR in dB, by operating point",
+                          "bits_per_pixel": [float(np.mean([8 * len(row.payload) / row.picture[..., 0].size for row in point])) for point in rows],
                           "psnr": [float(np.mean([metrics.psnr(image, row.picture) for image, row in zip(data.kodak(), point)])) for point in rows]}}
 
     return lambda path: save_partly_exact(model, path), measured

@@ -16,24 +16,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..nn.blocks import Block
 from ..nn.distributions import logistic_log_mass, mixture_log_mass, round_to_grid
 
 COMPONENTS = 5  # logistics per sub-pixel of x
 LEVELS_PER_UNIT, BINS_PER_UNIT = 128.0, 16.0  # what 1 means to a network, for pixels and for latents
 LOW, HIGH, PRIOR_HIGH = -1.5, 1.0, 4.0  # log scales in bins: of posteriors LOW ... HIGH, of priors LOW ... PRIOR_HIGH
 REACH = 96.0  # posterior means stay within this many bins of 0
-
-
-class Block(nn.Module):
-    """Residual block that starts as the identity."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight), nn.init.zeros_(self.second.bias)
-
-    def forward(self, x):
-        return x + self.second(F.relu(self.first(F.relu(x))))
 
 
 def _network(inputs, width, blocks, outputs):

@@ -2,7 +2,7 @@
 
 A lossy codec's two ends must agree to the last bit on the distributions that the coder uses. What the sender computes alone (the analysis), and what becomes of
 the decoded latents (the synthesis), may be ordinary floats. So the parts that a model class names in `EXACT` are stored as their twins' integers
-(`nn.exact`), kernels of convolutions as 16-bit floats, and everything else in 32 bits. Taught in chapter 3.
+(`nn.exact`), matrices and kernels of convolutions as 16-bit floats, and everything else in 32 bits. Taught in chapter 3.
 """
 
 import json
@@ -18,7 +18,7 @@ _FORMAT = {"format": "shvc_lib exact-in-part network", "version": 1}
 def save_partly_exact(model, path):
     """Write a model whose parts named in its `EXACT` are exact twins to a safetensors file."""
     integers = {f"{part}.{name}": values for part in model.EXACT for name, values in exact_tensors(getattr(model, part)).items()}
-    others = {name: values.half() if values.ndim > 2 and values.is_floating_point() else values for name, values in model.state_dict().items()
+    others = {name: values.half() if values.ndim > 1 and values.is_floating_point() else values for name, values in model.state_dict().items()
               if name not in integers}
     save_file({name: values.detach().cpu().contiguous() for name, values in (others | integers).items()}, path, metadata={"shvc": json.dumps(_FORMAT)})
 
