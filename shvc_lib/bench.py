@@ -158,13 +158,17 @@ def main(argv=None):
     sub.add_argument("models", nargs="*", help="names of ladder networks (all, and the classical codecs, when none is named)")
     sub.add_argument("--count", type=int, default=24, help="photographs (default: all 24)")
     sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
+    sub = commands.add_parser("discretized", help="rate and distortion of the lossy codecs of chapter 4 on Kodak")
+    sub.add_argument("models", nargs="*", help="names of discretised VAEs (all, and the classical codecs, when none is named)")
+    sub.add_argument("--count", type=int, default=24, help="photographs (default: all 24)")
+    sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
     sub.add_argument("--samples", type=int, default=4096, help="dimensions in each row (default 4096)")
     args = top.parse_args(argv)
     try:
-        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder, "discretized": _main_discretized,
          "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -202,6 +206,12 @@ def _main_ladder(args, argv):
     from . import bench_ladder  # needs torch, too
 
     bench_ladder.main(args, _circumstances(argv))
+
+
+def _main_discretized(args, argv):
+    from . import bench_discretized  # needs torch, too
+
+    bench_discretized.main(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):
