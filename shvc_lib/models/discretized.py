@@ -26,9 +26,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..nn.transforms import Analysis, Synthesis, principal_components
-from .hierarchy import TopDown
+from .hierarchy import TopDown, proceed
 
 LEAST_SCALE, LEAST_MASS = 0.05, 2.0**-24  # of a prior, in integers
+MS_SSIM_WEIGHT = 1300.0
 _STEP = 4e-4  # the best cell of a fine uniform quantiser: cell^2 lambda, see `DiscretizedVAE.prepare`
 
 
@@ -93,14 +94,14 @@ class UpperAnalysis(nn.Module):
 class DiscretizedVAE(nn.Module):
     """lambdas: one for each operating point, the coarsest first; latents: channels of y; width: of the transforms' networks; components: of factorised
     priors; groups, fields, upper, hidden, features: of the hierarchy (`hierarchy.TopDown`, whose `width` is `features`), one layer if there are no groups;
-    through: what training puts in the place of rounding, see `everything`; bfloat: train the transforms in bfloat16. Images are uint8 (B, 3, H, W), H and W
+    distortion: d, "mse" or "ms-ssim" (see `distortion_of`); through: what training puts in the place of rounding, see `everything`; bfloat: train the transforms in bfloat16. Images are uint8 (B, 3, H, W), H and W
     multiples of 64."""
 
     def __init__(self, lambdas=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032), latents=192, width=96, components=3, groups=(), fields=1, upper=24, hidden=40,
-                 features=64, through="price", bfloat=False):
+                 features=64, distortion="mse", through="price", bfloat=False):
         super().__init__()
-        points, self.latents_count, self.upper, self.groups = len(lambdas), latents, upper if groups else 0, tuple(groups)
-        self.lambdas, self.through, self.bfloat = tuple(lambdas), through, bfloat
+        points, self.upper, self.groups = len(lambdas), upper if groups else 0, tuple(groups)
+        self.lambdas, self.distortion, self.through, self.bfloat = tuple(lambdas), distortion, through, bfloat
         self.analysis, self.synthesis = Analysis(latents, width), Synthesis(latents, width)
         self.log_gain = nn.Parameter((torch.tensor(lambdas) / _STEP).log()[:, None].repeat(1, latents) / 2)
         self.register_buffer("spread", torch.ones(latents))
@@ -138,9 +139,12 @@ class DiscretizedVAE(nn.Module):
         upper = (self.upper_log_gain[point].exp() + 0.5).chunk(2, 1) if self.groups else ()
         return [unit[:, :, None, None] for unit in (y, *upper)]
 
+    def _precision(self):
+        return torch.autocast(self.log_gain.device.type, torch.bfloat16, enabled=self.bfloat and self.training)  # files are made in float32
+
     def latents(self, images, point):
         """f(y) in integers, but not rounded yet: (B, latents, H / 16, W / 16)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat):
+        with self._precision():
             y = self.analysis(images.float() / 255 - 0.5).float()
         return y * self.log_gain[point].exp()[:, :, None, None]
 
@@ -152,7 +156,7 @@ class DiscretizedVAE(nn.Module):
 
     def reconstruct(self, y, point):
         """g(y): pixels (B, 3, H, W), -1/2 to 1/2 but for overshoots, from latents in integers."""
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=self.bfloat):
+        with self._precision():
             return self.synthesis(y * (-self.log_gain[point]).exp()[:, :, None, None]).float()
 
     def everything(self, images, point, uniform, through=None):
@@ -183,7 +187,11 @@ class DiscretizedVAE(nn.Module):
         z1, bits = quantised(z1, lambda x: self.top.mass(x, point, self.upper_log_gain[point, :self.upper].exp()))
         costs = [bits]
         walk, found, sent = self.hierarchy.walk(z1 / upper_units[0], point), torch.zeros_like(y), None
-        while (layer := self._next(walk, sent)) is not None:
+        while True:
+            with self._autocast():
+                layer = proceed(walk, sent)
+            if layer is None:
+                break
             here, size = (z2, upper_units[1]) if layer.source == "z2" else (y[:, layer.channels], unit[:, layer.channels])
             mean, scale = layer.mean.float() * size, _bounded(layer.log_scale.float().clamp(-10, 10).exp() * size, LEAST_SCALE)
             offset, bits = quantised(here - mean, lambda x, scale=scale: box_mass(x, 0.0, scale))
@@ -195,13 +203,8 @@ class DiscretizedVAE(nn.Module):
                 found = found + F.pad(value, (0, 0, 0, 0, layer.channels.start, y.shape[1] - layer.channels.stop))
         return Estimate(self.reconstruct(found, point), costs)
 
-    def _next(self, walk, sent):
-        """The next Layer of a walk, or None at its end."""
-        with torch.autocast(self.log_gain.device.type, torch.bfloat16, enabled=self.bfloat):
-            try:
-                return walk.send(sent)
-            except StopIteration:
-                return None
+    def _autocast(self):
+        return torch.autocast(self.log_gain.device.type, torch.bfloat16, enabled=self.bfloat)
 
     def loss(self, images, noise):
         """(mean of (bits per pixel + lambda d) / sqrt(lambda / 0.01), a dict of numbers to log)."""
@@ -212,12 +215,22 @@ class DiscretizedVAE(nn.Module):
             return torch.stack([torch.rand(shape[1:], generator=g) for g in generators]).to(images.device) - 0.5
 
         estimate = self.everything(images, point, uniform)
-        error = ((estimate.pixels - (images.float() / 255 - 0.5)) ** 2).flatten(1).mean(1) * 255**2
+        error = distortion_of(estimate.pixels, images, self.distortion)
         rate = sum(bits.flatten(1).sum(1) for bits in estimate.bits) / images[0, 0].numel()
         lambdas = torch.tensor(self.lambdas, device=images.device)[point]
-        report = {f"mse_{k}": _mean_where(error, point == k) for k in range(len(self.lambdas))}
+        report = {f"distortion_{k}": _mean_where(error, point == k) for k in range(len(self.lambdas))}
         report |= {f"bpp_{k}": _mean_where(rate, point == k) for k in range(len(self.lambdas))}
         return ((rate + lambdas * error) / (lambdas / 0.01).sqrt()).mean(), report
+
+
+def distortion_of(pixels, images, kind):
+    """d of each picture, (B,): "mse", the mean squared error in grey levels; or "ms-ssim", 1 - MS-SSIM (Wang et al. 2003) times 1300, which makes it weigh about as much (Balle et
+    al. 2018 choose their lambdas so), with a window of 7 pixels so that crops of 97 are large enough. pixels: -1/2 to 1/2, images: uint8, (B, 3, H, W)."""
+    if kind == "mse":
+        return ((pixels - (images.float() / 255 - 0.5)) ** 2).flatten(1).mean(1) * 255**2
+    from pytorch_msssim import ms_ssim
+
+    return MS_SSIM_WEIGHT * (1 - ms_ssim((pixels + 0.5).clamp(0, 1), images.float() / 255, data_range=1.0, size_average=False, win_size=7))
 
 
 def _bits(mass):

@@ -6,15 +6,15 @@ import torch
 
 from ..coding.tables import mean_index, scale_index, weight_index
 from ..nn import to_exact
-from .discretized_codec import INPUT_BITS, INVERSE_BITS, UNIT_BITS
 from ..nn.parameters import OUTPUT_BITS
+from .discretized_codec import INPUT_BITS, INVERSE_BITS, UNIT_BITS
+from .hierarchy import proceed
 
 
 @torch.no_grad()
 def ready(model, images):
     """A copy of a trained DiscretizedVAE, ready to code with. images: uint8 (B, 3, H, W) for calibration, multiples of 64 a side."""
     model = copy.deepcopy(model).eval()
-    model.bfloat = False
     points = torch.arange(len(model.lambdas))
     gains = (model.upper_log_gain[:, :model.upper] if model.groups else model.log_gain).exp()
     factorised = model.top if model.groups else model.prior
@@ -35,11 +35,7 @@ def ready(model, images):
             y_unit, z1_unit, z2_unit = model.units(torch.tensor([point]))
             grid = 2**INPUT_BITS
             walk, sent = hierarchy.walk((torch.round(z1) / z1_unit * grid).round() / grid, torch.full((len(y),), point)), None
-            while True:
-                try:
-                    layer = walk.send(sent)
-                except StopIteration:
-                    break
+            while (layer := proceed(walk, sent)) is not None:
                 outputs += [layer.mean, layer.log_scale]
                 here, unit = (z2, z2_unit) if layer.source == "z2" else (y[:, layer.channels], y_unit[:, layer.channels])
                 sent = (torch.round(here) / unit * grid).round().clamp(-127 * grid, 127 * grid) / grid

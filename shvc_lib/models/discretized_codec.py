@@ -27,6 +27,7 @@ from ..errors import CorruptFile, InvalidInput, OutOfBits, UnsupportedImage
 from ..nn import exact_kernels, exact_means, exact_scales, to_integers
 from ..nn.parameters import OUTPUT_BITS, round_shift
 from ..nn.transforms import DOWN
+from .hierarchy import proceed
 
 UPPER_DOWN = 64  # pixels per position of z1, along each axis
 UNIT_BITS, INVERSE_BITS, INPUT_BITS = 8, 12, 8  # fractional bits of units, of their inverses, and of what the prior's network sees
@@ -122,15 +123,14 @@ def steps(model, point, height, width):
         return k.reshape(-1, high, wide).astype(np.float64)
     tables = [table[point].long().numpy() for table in (model.unit_table, model.inverse_table, model.log_table)]
     k = yield _factorised("z1", parameters, high // 4, wide // 4)
-    slots = {"z1": slice(model.latents_count, model.latents_count + model.upper), "z2": slice(model.latents_count + model.upper, None), "y": slice(0, model.latents_count)}
-    sent, points = k.reshape(1, model.upper, high // 4, wide // 4) * MEAN_STEPS, torch.tensor([point])
-    sent = _standardised(sent, tables[1][slots["z1"]])
-    y = np.zeros((model.latents_count, high, wide), np.int64)
+    count, upper = len(model.spread), model.upper
+    slots = {"z1": slice(count, count + upper), "z2": slice(count + upper, None), "y": slice(0, count)}
+    sent = _standardised(k.reshape(1, upper, high // 4, wide // 4) * MEAN_STEPS, tables[1][slots["z1"]])
+    y, points = np.zeros((count, high, wide), np.int64), torch.tensor([point])
+    walk = model.hierarchy.walk(sent, points)
     with exact_kernels():
-        walk = model.hierarchy.walk(sent, points)
-        layer = next(walk)
+        layer = proceed(walk, None)
     while layer is not None:
-        first = slots[layer.source].start
         where = np.ones(layer.mean.shape[2:], bool) if layer.fields is None else layer.fields[0, 0].numpy()
         unit, inverse, log = (table[slots[layer.source]][layer.channels] for table in tables)
         mean, scale = (to_integers(value)[0][:, where] for value in (layer.mean, layer.log_scale))
@@ -142,10 +142,7 @@ def steps(model, point, height, width):
         if layer.source == "y":
             y[layer.channels] += values[0]
         with exact_kernels():
-            try:
-                layer = walk.send(_standardised(values, inverse))
-            except StopIteration:
-                layer = None
+            layer = proceed(walk, _standardised(values, inverse))
     return y / MEAN_STEPS
 
 
@@ -232,10 +229,7 @@ def _send(walk, k):
 def picture(model, y, point, size):
     """The reconstruction of latents, float64 (latents, h, w): uint8 (H, W, 3), computed in float64."""
     gain = model.log_gain[point].double().exp()[:, None, None]
-    pixels = _in_float64(model.synthesis)(torch.from_numpy(y)[None] / gain)[0]
+    pixels = copy.deepcopy(model.synthesis).double()(torch.from_numpy(y)[None] / gain)[0]
     levels = torch.round(((pixels + 0.5) * 255).clamp(0, 255)).to(torch.uint8)
     return levels[:, :size[0], :size[1]].permute(1, 2, 0).contiguous().numpy()
 
-
-def _in_float64(network):
-    return copy.deepcopy(network).double()

@@ -37,6 +37,14 @@ def chessboard(height, width, black, device=None):
     return ((torch.arange(height, device=device)[:, None] + torch.arange(width, device=device)) % 2 == int(black))[None, None]
 
 
+def proceed(walk, sent):
+    """Send one layer's latents (None at the start) into a `TopDown.walk`: the next Layer, or None at the end."""
+    try:
+        return walk.send(sent)
+    except StopIteration:
+        return None
+
+
 class TopDown(nn.Module):
     """points: operating points, each with shifts of its own; groups: channels of y by group, in order; fields: 2 for chessboards, 1 for none; upper: channels of z1
     and of z2; hidden, width: features at 32 x 32 pixels and at 16 x 16."""

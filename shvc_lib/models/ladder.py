@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..nn.blocks import begin
 from ..nn.gdn import GDN
 
 DOWN = 16  # z1 has one position for 16 x 16 pixels
@@ -54,13 +55,6 @@ def divergence(q, p):
     """KL[q || p] of each dimension in nats, Gaussians of one shape."""
     ratio = (q.scale / p.scale) ** 2
     return 0.5 * (ratio - 1 - ratio.log() + ((q.mean - p.mean) / p.scale) ** 2)
-
-
-def _start(layer, gain):
-    """Weights such that independent inputs of variance 1 give outputs of standard deviation `gain`: a signal that fades out on its way learns slowly."""
-    fan = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.weight[:, 0].numel() / math.prod(layer.stride)
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan))
-    nn.init.zeros_(layer.bias)
 
 
 class Prior(nn.Module):
@@ -103,7 +97,7 @@ class Ladder(nn.Module):
                                        nn.ConvTranspose2d(width, width, 5, 2, 2, 1), GDN(width, inverse=True), nn.ConvTranspose2d(width, 3, 9, 4, 4, 3))
         for stack, gains in ((self.analysis, (4.0, 1.0, 1.0)), (self.synthesis, (1.0, 1.0, 0.2))):
             for layer, gain in zip(stack[::2], gains):
-                _start(layer, gain)
+                begin(layer, gain)
         self.log_scale = nn.Parameter(torch.linspace(0.5, -1.5, points)[:, None].repeat(1, latents))  # log s1
         self.gain_in, self.gain_out = nn.Parameter(torch.zeros(points, latents)), nn.Parameter(torch.zeros(points, latents))  # logs
         if levels == 2:

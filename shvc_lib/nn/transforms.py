@@ -8,23 +8,15 @@ step on, and training turns it, step by step, into something better: blocks lear
 weights need a hundred times as long to get where this one begins. Taught in chapter 4.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .blocks import begin
 from .gdn import GDN
 
 DOWN = 16  # pixels per latent position, along each axis
 _UNIT = 0.1  # kernels of P and P' are stored ten times as large, a size that suits Adam's steps
-
-
-def _vary(layer, gain):
-    """Weights such that independent inputs of variance 1 give outputs of standard deviation `gain`."""
-    fan = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.weight[:, 0].numel() / math.prod(layer.stride)
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan)) if gain else nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
 
 
 class Analysis(nn.Module):
@@ -38,7 +30,7 @@ class Analysis(nn.Module):
         self.network = nn.Sequential(nn.Conv2d(3, width, 9, 4, 4, **mirror), GDN(width), nn.Conv2d(width, width, 5, 2, 2, **mirror), GDN(width),
                                      nn.Conv2d(width, latents, 3, 2, 1))
         for layer, gain in zip(self.network[::2], (4.0, 1.0, 0.0)):
-            _vary(layer, gain)
+            begin(layer, gain)
 
     def forward(self, pixels):
         return F.conv2d(pixels, _UNIT * self.kernel, stride=DOWN) + self.network(pixels).float() * self.spread[:, None, None]
@@ -54,7 +46,7 @@ class Synthesis(nn.Module):
         self.network = nn.Sequential(nn.ConvTranspose2d(latents, width, 4, 2, 1), GDN(width, inverse=True), nn.ConvTranspose2d(width, width, 5, 2, 2, 1),
                                      GDN(width, inverse=True), nn.ConvTranspose2d(width, 3, 9, 4, 4, 3))
         for layer, gain in zip(self.network[::2], (1.0, 1.0, 0.0)):
-            _vary(layer, gain)
+            begin(layer, gain)
 
     def forward(self, latents):
         return F.conv_transpose2d(latents, _UNIT * self.kernel, stride=DOWN) + self.network(latents * self.spread[:, None, None])
