@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import anchors, codec, data, metrics, zoo
+from . import anchors, codec, data, metrics, results, zoo
 from .errors import InvalidInput
 from .images import write_bytes
 from .models import discretized_codec
@@ -21,26 +21,7 @@ from .models import discretized_codec
 NETWORKS = ("dvae-1", "dvae-3", "dvae-12")
 CLASSICAL = ("JPEG", "JPEG 4:4:4", "WebP", "HEVC", "JPEG XL")
 PIXELS = 768 * 512
-PUBLISHED = {  # bits per pixel and PSNR (RGB, dB), means over the Kodak photographs, optimised for the mean squared error: published numbers, not measured here
-    "Ballé 2018, factorised": {
-        "source": "Balle et al. (2018), as kept in CompressAI's results/image/kodak/paper-bmshj2018-factorized.json",
-        "rate": [0.119752, 0.194591, 0.316, 0.48106, 0.721303, 1.060841, 1.458681, 1.957564],
-        "psnr": [26.775134, 28.348719, 30.020793, 31.729556, 33.685797, 35.815864, 38.019954, 40.133996]},
-    "Ballé 2018, hyperprior": {
-        "source": "Balle et al. (2018), as kept in CompressAI's results/image/kodak/paper-bmshj2018-hyperprior.json",
-        "rate": [0.115239, 0.185698, 0.301804, 0.468972, 0.686378, 0.966864, 1.307441, 1.727503],
-        "psnr": [27.106351, 28.679134, 30.616753, 32.554935, 34.58096, 36.720366, 38.80796, 40.79492]},
-    "QRes-VAE 34M": {
-        "source": "Duan et al. (2023), results/kodak/kodak-qres34m.json of the authors' lossy-vae",
-        "rate": [0.183355, 0.301187, 0.451993, 0.673792, 0.954169, 1.28688, 1.748127, 2.356736],
-        "psnr": [30.023029, 31.980836, 33.891351, 36.112246, 38.166282, 40.262572, 42.248712, 44.354796]},
-    "VTM 18.0 intra": {
-        "source": "results/kodak/kodak-vtm18.0.json of the authors' lossy-vae; every second point",
-        "rate": [0.028837, 0.040569, 0.057332, 0.080761, 0.112994, 0.155831, 0.213321, 0.287286, 0.37871, 0.493596, 0.62963, 0.789711, 0.977401, 1.194177,
-                 1.443195, 1.74503, 2.130810, 2.567247],
-        "psnr": [24.892399, 25.730773, 26.615035, 27.552012, 28.537733, 29.577607, 30.690378, 31.870142, 33.067913, 34.330353, 35.58551, 36.846079, 38.091914,
-                 39.291686, 40.450315, 41.617352, 42.842644, 43.99032]},
-}
+PUBLISHED = {"Balle 2018 factorised": "factorized", "Balle 2018 hyperprior": "hyperprior", "QRes-VAE 34M": "qres34m", "VTM": "vtm18"}  # data/results/published_kodak.json
 
 
 def measure(name, image, point):
@@ -126,6 +107,12 @@ def _percent(mean, key):
     return f"{100 * (mean['rate'] / mean[key] - 1):+9.2f}%"
 
 
+def published():
+    """{name: {source, rate in bits per pixel, psnr in dB}}: what others measured on the same photographs, quoted."""
+    curves = results.load("published_kodak")["curves"]
+    return {name: {"source": curves[key]["source"], "rate": curves[key]["bpp"], "psnr": curves[key]["psnr"]} for name, key in PUBLISHED.items()}
+
+
 def _write(out, networks, classical, circumstances):
     if not out:
         return
@@ -133,5 +120,5 @@ def _write(out, networks, classical, circumstances):
                              "integers; training: the float network's bits for rounded latents; noise: for latents with uniform noise; layers: ideal bits of each layer, the top one "
                              "first; psnr in dB; ms_ssim from 0 to 1; seconds: to encode and to decode, on a machine that had other work. classical: means over all "
                              "photographs, rate in bits per pixel, actual. published: others' numbers, not measured here",
-              **circumstances, "networks": networks, "classical": classical, "published": PUBLISHED, "bd_rate": bd_rates(networks, classical)}
+              **circumstances, "networks": networks, "classical": classical, "published": published(), "bd_rate": bd_rates(networks, classical)}
     write_bytes(out, (json.dumps(result) + "\n").encode(), force=True)
