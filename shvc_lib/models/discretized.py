@@ -188,7 +188,7 @@ class DiscretizedVAE(nn.Module):
         costs = [bits]
         walk, found, sent = self.hierarchy.walk(z1 / upper_units[0], point), torch.zeros_like(y), None
         while True:
-            with self._autocast():
+            with self._precision():
                 layer = proceed(walk, sent)
             if layer is None:
                 break
@@ -202,9 +202,6 @@ class DiscretizedVAE(nn.Module):
                 value = value if layer.fields is None else value * layer.fields
                 found = found + F.pad(value, (0, 0, 0, 0, layer.channels.start, y.shape[1] - layer.channels.stop))
         return Estimate(self.reconstruct(found, point), costs)
-
-    def _autocast(self):
-        return torch.autocast(self.log_gain.device.type, torch.bfloat16, enabled=self.bfloat)
 
     def loss(self, images, noise):
         """(mean of (bits per pixel + lambda d) / sqrt(lambda / 0.01), a dict of numbers to log)."""
