@@ -1,4 +1,5 @@
-"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `miracle` and `sampling`.
+"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `discretized`, `through`, `miracle` and
+`sampling`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -162,14 +163,18 @@ def main(argv=None):
     sub.add_argument("models", nargs="*", help="names of discretised VAEs (all, and the classical codecs, when none is named)")
     sub.add_argument("--count", type=int, default=24, help="photographs (default: all 24)")
     sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not measured again")
+    sub = commands.add_parser("through", help="what stands for rounding while a discretised VAE trains, and two priors")
+    sub.add_argument("--start", default="runs/dvae-start", metavar="RUN", help="folder of the run that leaves the first weights (default runs/dvae-start)")
+    sub.add_argument("--steps", type=int, default=1500, help="steps for each (default 1500)")
+    sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
     sub.add_argument("--samples", type=int, default=4096, help="dimensions in each row (default 4096)")
     args = top.parse_args(argv)
     try:
-        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder, "discretized": _main_discretized,
-         "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
+        {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
+         "discretized": _main_discretized, "through": _main_through, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -212,6 +217,12 @@ def _main_discretized(args, argv):
     from . import bench_discretized  # needs torch, too
 
     bench_discretized.main(args, _circumstances(argv))
+
+
+def _main_through(args, argv):
+    from . import bench_through  # needs torch, too
+
+    bench_through.main(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "shvc_lib"
 FLOORS = {"errors": 0, "images": 0, "theory": 1, "coding": 1, "sampling": 1, "data": 1, "metrics": 1, "results": 1, "viz": 1, "hevc": 1, "nn": 2, "models": 3,
           "recipes": 4, "download": 4, "train": 5, "zoo": 5, "container": 5, "anchors": 5, "lossy": 6, "bench_chains": 6, "bench_miracle": 6, "bench_speed": 6,
-          "codec": 7, "bench_ladder": 8, "bench_sampling": 8, "bench": 9, "cli": 9, "__init__": 10}
+          "bench_through": 6, "codec": 7, "bench_discretized": 8, "bench_ladder": 8, "bench_sampling": 8, "bench": 9, "cli": 9, "__init__": 10}
 
 
 def imports(path):
@@ -42,7 +42,8 @@ def test_the_codec_runs_without_torch():
 def test_training_runs_without_the_coder():
     """A machine that only trains needs torch, numpy and safetensors, and neither constriction nor scipy nor scikit-image."""
     program = ("import sys; [sys.modules.__setitem__(name, None) for name in ('constriction', 'scipy', 'skimage', 'matplotlib', 'imagecodecs')];"
-               "import torch; from shvc_lib import recipes, train; torch.set_num_threads(1);"
-               "run = train.Run(recipes.get('vae-tiny')); print(run.advance(torch.zeros(8, 32, 32, 3, dtype=torch.uint8)))")
+               "import torch; from shvc_lib import recipes, train; torch.set_num_threads(1); black = torch.zeros(8, 64, 64, 3, dtype=torch.uint8);"
+               "run = train.Run(recipes.get('vae-tiny')); print(run.advance(black[:, :32, :32]));"
+               "run = train.Run(recipes.replace(recipes.get('dvae-12'), crop=64, batch=2)); run.model.prepare(black + 1); print(run.advance(black))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0 and "bits_per_dim" in done.stdout, done.stderr
+    assert done.returncode == 0 and done.stdout.count("bits_per_dim") == 2, done.stderr

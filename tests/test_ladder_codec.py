@@ -15,7 +15,7 @@ from shvc_lib.errors import CorruptFile, InvalidInput, UnknownModel, Unsupported
 from shvc_lib.models import ladder_codec
 from shvc_lib.sampling import dither, tree
 
-NETWORKS = sorted(lossy.ABOUT)
+NETWORKS = ["gamma-pln", "pln"]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_what_cannot_be_coded_is_refused_by_name(crop, tmp_path, capsys):
         shvc_lib.encode(crop, model="linear", quality=3)
     with pytest.raises(UnknownModel, match="pln"):
         lossy.get("jpeg")
-    with pytest.raises(UnknownModel, match="there are: linear, pln, gamma-pln"):
+    with pytest.raises(UnknownModel, match="there are: linear, dvae-12, dvae-3, dvae-1, pln, gamma-pln"):
         shvc_lib.encode(crop, model="jpeg")
     with pytest.raises(InvalidInput, match="operating points"):
         ladder_codec.encode(zoo.load("pln"), crop, 5)

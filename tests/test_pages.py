@@ -8,7 +8,7 @@ import pytest
 
 from shvc_lib import coding, metrics, sampling, theory
 from shvc_lib.coding import bits_back
-from shvc_lib.models import ladder
+from shvc_lib.models import discretized, ladder
 from shvc_lib.sampling import groups, ordered, rejection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ NOTATION = [[cell.strip() for cell in line[1:-1].split("|")] for line in read("b
 def library_names():
     """Every function, class, argument, attribute and constant of the packages that the table speaks of."""
     names = set()
-    for package in (theory, coding, bits_back, metrics, sampling, groups, ordered, rejection, ladder):
+    for package in (theory, coding, bits_back, metrics, sampling, groups, ordered, rejection, ladder, discretized):
         for name, thing in vars(package).items():
             if name.startswith("_"):
                 continue

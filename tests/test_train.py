@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from shvc_lib import recipes, train
-from shvc_lib.errors import InvalidInput
+from shvc_lib import data, recipes, train
+from shvc_lib.errors import InvalidInput, MissingData
 
 RECIPE = dataclasses.replace(recipes.get("vae-tiny"), data="photographs", batch=4, steps=8, warmup=2)
 
@@ -164,3 +166,107 @@ def test_a_recipe_may_begin_with_another_run_and_says_which_is_missing(tmp_path)
 def test_training_leaves_the_processor_as_it_was(tmp_path):
     train.train(dataclasses.replace(RECIPE, name="brief", steps=1), tmp_path / "brief", progress=False)
     assert torch.full((8,), 1e-40).mul(1.0).min() > 0  # still no zero
+
+
+# Discretised VAEs: as large as they ship, on a few photographs.
+
+DVAE = [name for name in recipes.RECIPES if name.startswith("dvae")]
+
+
+def brief(name, **changes):
+    """A recipe of chapter 4 for a test's time and data; the recipe that it begins with is left out unless it is named."""
+    return dataclasses.replace(recipes.get(name), **{"data": "photographs", "crop": 64, "batch": 2, "steps": 2, "warmup": 1, "start": "", **changes})
+
+
+@pytest.fixture(scope="module")
+def few():
+    return train._images(brief("dvae-1"))[:64].clone()
+
+
+def test_the_recipes_of_chapter_4():
+    assert {"dvae-start", "dvae-1", "dvae-3", "dvae-12"} <= set(DVAE)
+    for name in DVAE:
+        recipe = recipes.get(name)
+        assert recipe.model == "DiscretizedVAE" and recipe.data == "bsds500-scales" and recipe.crop % 64 == 0
+        assert not recipe.start or recipes.get(recipe.start).model == "DiscretizedVAE"
+    layers = {name: train.models.build("DiscretizedVAE", **recipes.get(name).arguments).layers for name in ("dvae-start", "dvae-1", "dvae-3", "dvae-12")}
+    assert layers == {"dvae-start": 1, "dvae-1": 1, "dvae-3": 3, "dvae-12": 12}
+
+
+@pytest.mark.parametrize("name", DVAE)
+def test_a_discretised_vae_is_a_function_of_its_recipe(name, few, tmp_path):
+    """Two steps at once, or one, a kill, and another: the same weights bit for bit."""
+    straight, first = train.Run(brief(name)), train.Run(brief(name))
+    for run in (straight, first):
+        run.begin(few, tmp_path)
+        report = run.advance(few)
+        assert all(np.isfinite(value) for value in report.values()) and report["gradient"] > 0
+    straight.advance(few)
+    first.save(tmp_path)
+    torch.manual_seed(12345)
+    second = train.Run(brief(name))
+    assert second.load(tmp_path) and second.step == 1
+    second.advance(few)
+    assert same(weights(second), weights(straight)) and not same(weights(first), weights(straight))
+
+
+@pytest.fixture
+def counted(monkeypatch, few):
+    """Training on a few photographs; returns the list that is added to whenever a model is prepared."""
+    prepared = []
+    monkeypatch.setattr(train, "_images", lambda recipe: few)
+    monkeypatch.setattr(train.models.discretized.DiscretizedVAE, "prepare", lambda model, images, prepare=train.models.discretized.DiscretizedVAE.prepare:
+                        prepared.append(len(images)) or prepare(model, images))
+    return prepared
+
+
+def test_a_run_is_prepared_once_or_begins_with_another(counted, few, tmp_path):
+    """At step 0 and where nothing else gives the first weights: not when a run goes on, and not in what begins with another run's average."""
+    first = train.train(brief("dvae-start", steps=1), tmp_path / "dvae-start", device="cpu", progress=False)
+    assert counted == [64] and first.step == 1
+    fresh = train.Run(brief("dvae-start"))
+    fresh.begin(few, tmp_path)
+    assert same({k: v for k, v in weights(fresh).items() if k[0] == "a"}, {f"a.{k}": v for k, v in fresh.model.state_dict().items()})
+    counted.clear()
+    assert train.train(brief("dvae-start", steps=2), tmp_path / "dvae-start", device="cpu", progress=False).step == 2 and not counted
+    second = train.Run(brief("dvae-1", start="dvae-start"))
+    second.begin(few, tmp_path)
+    average = {k.removeprefix("average."): v for k, v in tensors(tmp_path / "dvae-start").items() if k.startswith("average.")}
+    assert all(torch.equal(value, average[name]) for name, value in second.model.state_dict().items()) and not counted
+    train.train(brief("dvae-1", start="dvae-start", steps=1), tmp_path / "dvae-1", device="cpu", progress=False)
+    assert not counted and (tmp_path / "dvae-1" / "checkpoint" / "state.json").exists()
+    deep = train.Run(brief("dvae-12", start="dvae-start"))
+    own = {name: value.clone() for name, value in deep.model.state_dict().items()}
+    deep.begin(few, tmp_path)
+    for name, value in deep.model.state_dict().items():  # the transforms and gains are taken over, the hierarchy is new
+        assert torch.equal(value, average[name] if name in average else own[name]), name
+    assert "hierarchy.first.weight" not in average and "analysis.kernel" in average and not counted
+    with pytest.raises(InvalidInput, match="begins with the weights of dvae-1"):
+        train.Run(brief("dvae-12", start="dvae-1")).begin(few, tmp_path / "elsewhere")
+
+
+def test_three_scales_of_an_image():
+    """Its quarters pixel by pixel, a piece of it at two thirds of its size, and all of it at half size; portraits are turned."""
+    image = data.photograph("motorcycle")[:321, :481]
+    pieces = train._three_scales(image)
+    assert pieces.shape == (6, 160, 240, 3) and pieces.dtype == np.uint8
+    for k, (top, left) in enumerate([(0, 0), (0, 240), (160, 0), (160, 240)]):
+        assert np.array_equal(pieces[k], image[top:top + 160, left:left + 240])
+    small = Image.fromarray(image[:320, :480]).resize((320, 214), Image.Resampling.LANCZOS)
+    assert np.array_equal(pieces[4], np.array(small)[27:187, 40:280]) and np.array_equal(pieces[5], train._halved_landscape(image))
+    turned = train._three_scales(np.ascontiguousarray(image.swapaxes(0, 1)))
+    assert np.array_equal(turned, pieces)
+
+
+def test_bsds500_at_three_scales():
+    try:
+        images = train._images(recipes.get("dvae-1"))
+    except MissingData as error:
+        pytest.skip(str(error))
+    assert images.shape == (1800, 160, 240, 3) and images.dtype == torch.uint8 and images.float().std((1, 2, 3)).min() > 1
+    assert torch.equal(images[:6], torch.from_numpy(train._three_scales(data.bsds500("train", 1)[0])))
+
+
+def test_a_training_set_that_does_not_exist():
+    with pytest.raises(InvalidInput, match="bsds500-scales"):
+        train._images(dataclasses.replace(RECIPE, data="imagenet"))

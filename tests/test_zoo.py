@@ -14,6 +14,7 @@ from shvc_lib.models import ladder_codec
 LIMIT, LIMIT_ALL = 4 << 20, 25 << 20
 LOSSLESS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
 LADDERS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "Ladder"]
+DISCRETIZED = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "DiscretizedVAE"]
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def test_the_card_describes_the_file(name):
 
 
 def test_every_network_is_of_a_kind_that_is_tested():
-    assert sorted(LOSSLESS + LADDERS) == zoo.names() and {"pln", "gamma-pln", "vae-photo"} <= set(LADDERS)
+    assert sorted(LOSSLESS + LADDERS + DISCRETIZED) == zoo.names() and {"pln", "gamma-pln", "vae-photo"} <= set(LADDERS)
+    assert set(DISCRETIZED) == {"dvae-1", "dvae-3", "dvae-12"}
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -45,11 +47,11 @@ def test_the_card_of_a_lossless_model(name):
     assert card["bits_per_dim"]["exact"] == pytest.approx(sum(card["bits_per_dim"]["parts"].values()))
 
 
-@pytest.mark.parametrize("name", LADDERS)
-def test_the_card_of_a_ladder(name):
+@pytest.mark.parametrize("name", LADDERS + DISCRETIZED)
+def test_the_card_of_a_lossy_model(name):
     """More bits buy less error, at every operating point."""
     measured = zoo.card(name)["kodak"]
-    assert len(measured["bits_per_pixel"]) == len(zoo.card(name)["recipe"]["arguments"].get("betas", range(5)))
+    assert len(measured["bits_per_pixel"]) == len(zoo.card(name)["recipe"]["arguments"].get("betas", range(6 if name in DISCRETIZED else 5)))
     assert sorted(measured["bits_per_pixel"]) == measured["bits_per_pixel"] and sorted(measured["psnr"]) == measured["psnr"]
 
 

@@ -1,20 +1,20 @@
 """Discretised VAEs: the posterior is a uniform distribution, and so the latents can be rounded and sent.
 
-    posterior   q(x | y) = U(f(y) - 1/2, f(y) + 1/2)                 in training x = f(y) + u, for a file x = the nearest integer
-    prior       p(x) = F(x + 1/2) - F(x - 1/2)                       F Normal: a density (of Normal + uniform), and at the integers a mass function
-    emission    p(y | x) proportional to exp(-lambda d(g(x), y))     d the mean squared error
+    posterior    q(z | x) = U(f(x) - 1/2, f(x) + 1/2)                 in training z = f(x) + u, for a file z = the nearest integer
+    prior        p(z) = F(z + 1/2) - F(z - 1/2)                       F Normal: a density (of Normal + uniform), and at the integers a mass function
+    likelihood   p(x | z) proportional to exp(-lambda d(g(z), x))     d the mean squared error
 
-The free energy of one picture y is then its length in bits plus lambda times its distortion (Duan 2022; Balle et al. 2017). One network serves all
-`lambdas`: each has its own gain per channel, which is how finely that channel is cut (Cui et al. 2021). Latents are always meant before the gain in
-what follows, integers after it.
+The free energy of one picture x is then its length in bits plus lambda times its distortion (Duan 2022; Balle et al. 2017). One network serves all
+`lambdas`: each has its own gain per channel, which is how finely that channel is cut (Cui et al. 2021). The latents of the transforms are called y, as is
+usual, and those above them z1 and z2.
 
 With one layer every channel has one prior, a mixture of Normals, for all positions; with more, a network forecasts each layer's Normals from the layers above,
 see `hierarchy`, and the integers are offsets from its means. Taught in chapter 4.
 
 | on the slides (Duan 2022) | here |
 | --- | --- |
-| y, f, g | `images`, `analysis`, `synthesis` |
-| x, F(x + 1/2) - F(x - 1/2) | `rounded`, `noisy`; `box_mass` |
+| Y, f, g | `images`; `analysis` and the gain; the gain's inverse and `synthesis` |
+| X, F(x + 1/2) - F(x - 1/2) | `rounded`, `noisy`; `box_mass` |
 | lambda | `lambdas`, for d in squared grey levels 0 ... 255 and rates in bits per pixel |
 """
 
@@ -143,7 +143,7 @@ class DiscretizedVAE(nn.Module):
         return torch.autocast(self.log_gain.device.type, torch.bfloat16, enabled=self.bfloat and self.training)  # files are made in float32
 
     def latents(self, images, point):
-        """f(y) in integers, but not rounded yet: (B, latents, H / 16, W / 16)."""
+        """y = f(x) in integers, but not rounded yet: (B, latents, H / 16, W / 16)."""
         with self._precision():
             y = self.analysis(images.float() / 255 - 0.5).float()
         return y * self.log_gain[point].exp()[:, :, None, None]

@@ -1,7 +1,7 @@
 """A lossy image codec whose latents are integers: round, code, and read them off the stack again, layer by layer.
 
-    sender:    image -> f(y) -> k = [f(y) - mean], layer by layer -> each k under its prior's integer masses -> a stack of bits
-    receiver:  bits -> k of the top layer -> mean and scale of the next -> its k ... -> all latents, mean + k -> g -> the picture
+    sender:    image -> y, z1, z2 -> k = [latent - mean], layer by layer -> each k under its prior's integer masses -> a stack of bits
+    receiver:  bits -> k of the top layer -> mean and scale of the next -> its k ... -> all latents, mean + k -> synthesis -> the picture
 
 Both ends must agree on every mean and every scale to the last bit. The network between the layers is an exact twin (`nn.exact`), and the
 factors between its standardised numbers and integers are integers themselves (`discretized_calibration.ready`): means come out as multiples of
