@@ -32,13 +32,14 @@ from .hierarchy import proceed
 UPPER_DOWN = 64  # pixels per position of z1, along each axis
 UNIT_BITS, INVERSE_BITS, INPUT_BITS = 8, 12, 8  # fractional bits of units, of their inverses, and of what the prior's network sees
 _MOST_SCALE = 112  # exp((112 - 48) / 16) = 55 integers
+_REACH = 128  # every row holds at least the integers -128 ... 127: what the prior did not expect costs 24 bits, and is not lost
 _MOST = 1 << 14  # a latent's largest size
 
 
 @lru_cache(maxsize=256)
 def _row(scale):
-    """The masses of round(N(0, s^2)), s the scale of this index: a Categorical with one row, symmetric and wide enough for ten s."""
-    half = 8
+    """The masses of round(N(0, s^2)), s the scale of this index: a Categorical with one row, wide enough for ten s."""
+    half = _REACH
     while half < 10 * np.exp((scale - SCALE_ZERO) / SCALE_STEPS):
         half *= 2
     return Categorical(gaussian(np.zeros(1, np.int32), np.full(1, scale, np.int32), 2 * half, -half).frequencies()[0], -half)
@@ -47,7 +48,7 @@ def _row(scale):
 def _mixture_row(means, scales, weights):
     """The masses of one channel's mixture, of integer parameters (components,), over a power of two of integers around 0."""
     reach = float((np.abs(means) / MEAN_STEPS + 10 * np.exp((scales - SCALE_ZERO) / SCALE_STEPS)).max())
-    half = 8
+    half = _REACH
     while half < min(reach, 1 << 11):
         half *= 2
     masses = DiscretizedMixture("gaussian", means[None], scales[None], weights[None], 2 * half, -half).frequencies()[0]
