@@ -1,7 +1,7 @@
 """`python -m shvc_lib.bench through --start runs/dvae-start`: what may stand for rounding while training, and what a more flexible prior gains.
 
 Four networks begin with the same weights, those that the recipe dvae-start leaves, and differ in one word of the recipe, `through`: noise, straight, mixed or price (see
-`models.discretized`). After the same number of steps each is measured as a codec: ideal bits of *rounded* latents and the picture that they give, on every sixth Kodak
+`models.discretized`). After the same number of steps each is measured as a codec: ideal bits of *rounded* latents and the picture that they give, on every third Kodak
 photograph; beside it the bits under noise, which all but `straight` and `price` believed they were lowering.
 
 Then the prior of `dvae-1`: one Normal for each channel and operating point, the slides' prior, is fitted to the rounded latents of the training images, and
@@ -90,7 +90,7 @@ def main(args, circumstances):
     """Print a row per network and operating point; keep them in `args.json`."""
     if args.json and Path(args.json).exists():
         raise InvalidInput(f"{args.json}: this file exists; name another")
-    photographs, images = data.kodak()[::6], train._images(recipes.get("dvae-1"))
+    photographs, images = data.kodak()[::3], train._images(recipes.get("dvae-1"))
     prior, through = priors(photographs, images[::6]), {}
     for values in zip(*prior.values()):
         print("lambda {:.3f}: Normal {:.4f}, mixture of 3 {:.4f} bits per pixel".format(*values), flush=True)
@@ -99,7 +99,7 @@ def main(args, circumstances):
         for rate, noise, psnr in zip(*through[name].values()):
             print(f"{name:10} {rate:7.4f} bits per pixel, {noise:7.4f} under noise, {psnr:6.2f} dB", flush=True)
     if args.json:
-        result = {"description": "Every sixth Kodak photograph, ideal bits per pixel. through: networks that began with the same weights and were trained for the same steps with noise, a "
+        result = {"description": "Every third Kodak photograph, ideal bits per pixel. through: networks that began with the same weights and were trained for the same steps with noise, a "
                                  "straight-through gradient, both, or the price of the next integer in the place of rounding; rate of rounded latents, noise that of noisy ones. prior: "
                                  "rounded latents of dvae-1 under one Normal per channel and under its mixtures",
                   **circumstances, "steps": args.steps, "photographs": len(photographs), "through": through, "prior": prior}
