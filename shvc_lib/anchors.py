@@ -172,6 +172,8 @@ def _jpegxl_distance(quality):
 LOSSY = {
     "JPEG": Lossy(lambda x, q: _pillow(x, "JPEG", quality=q, optimize=True), _open, "PIL",
                   1, 100, "libjpeg's quality", "4:2:0", (5, 10, 20, 35, 50, 65, 80, 90, 95)),
+    "JPEG standard tables": Lossy(lambda x, q: _pillow(x, "JPEG", quality=q), _open, "PIL",
+                                  1, 100, "libjpeg's quality, without Huffman tables of the image's own", "4:2:0", (5, 10, 20, 35, 50, 65, 80, 90, 95)),
     "JPEG 4:4:4": Lossy(lambda x, q: _pillow(x, "JPEG", quality=q, optimize=True, subsampling="4:4:4"), _open, "PIL",
                         1, 100, "libjpeg's quality", "4:4:4", (5, 10, 20, 35, 50, 65, 80, 90, 95)),
     "WebP": Lossy(lambda x, q: _pillow(x, "WEBP", quality=q, method=4), _open, "PIL",

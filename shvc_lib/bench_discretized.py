@@ -2,7 +2,8 @@
 
 For each network, operating point and photograph: the file that `shvc encode --model NAME` writes, decoded again (`bits`, actual, header and all); the ideal bits of its
 integers; what the network in floats promised for rounded latents, which is what it was trained to lower (`training`); and the same with uniform noise in the
-place of rounding (`noise`), the free energy's own rate. Beside them JPEG, WebP, HEVC intra and JPEG XL on the same photographs, and curves that others published,
+place of rounding (`noise`), the free energy's own rate. Beside them JPEG (with Huffman tables of the image's own, and
+with the standard's), WebP, HEVC intra and JPEG XL on the same photographs, and curves that others published,
 named as published. Chapter 4 shows the result, data/results/kodak_discretized.json.
 """
 
@@ -19,7 +20,7 @@ from .images import write_bytes
 from .models import discretized_codec
 
 NETWORKS = ("dvae-1", "dvae-3", "dvae-12")
-CLASSICAL = ("JPEG", "JPEG 4:4:4", "WebP", "HEVC", "JPEG XL")
+CLASSICAL = ("JPEG", "JPEG standard tables", "JPEG 4:4:4", "WebP", "HEVC", "JPEG XL")
 PIXELS = 768 * 512
 PUBLISHED = {"Balle 2018 factorised": "factorized", "Balle 2018 hyperprior": "hyperprior", "QRes-VAE 34M": "qres34m", "VTM": "vtm18"}  # data/results/published_kodak.json
 

@@ -72,7 +72,7 @@ _PRICE = {"through": "price", "bfloat": True}
 for _recipe in (
     _dvae("dvae-start", arguments={"through": "mixed", "bfloat": True}, steps=5_000, warmup=300),
     _dvae("dvae-1", arguments=_PRICE, steps=22_000, learning_rate=1.5e-3, warmup=100, start="dvae-start"),
-    _dvae("dvae-3", arguments={**_PRICE, "groups": (192,)}, steps=6_000, start="dvae-1"),
+    _dvae("dvae-3", arguments={**_PRICE, "groups": (192,)}, steps=4_500, start="dvae-1"),
     _dvae("dvae-12", arguments={**_PRICE, "groups": (6, 18, 40, 64, 64), "fields": 2}, steps=22_500, start="dvae-1"),
 ):
     RECIPES[_recipe.name] = _recipe
