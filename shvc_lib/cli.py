@@ -80,7 +80,7 @@ def _models(args):
     for model in models.MODELS.values():
         print(f"{model.name} (revision {model.revision}): {model.about}")
     for name, about in lossy.ABOUT.items():
-        print(f"{name}: {about}; --quality 1 ... 5")
+        print(f"{name}: {about}; --quality 1 ... {lossy.qualities(name)}")
 
 
 def _data_list(args):
@@ -108,7 +108,7 @@ def parser():
     sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 bits per channel")
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}")
     sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear, without loss)")
-    sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to 5 (default: {lossy.DEFAULT_QUALITY})")
+    sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
     sub = command("decode", _decode, f"restore the image from a {SUFFIX} file")

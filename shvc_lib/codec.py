@@ -22,7 +22,7 @@ from .images import check_image
 def encode(image, model="linear", quality=None):
     """The bytes of a .shvc file holding `image`, a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
-    quality: for lossy models, 1 (the smallest files) to the model's most, usually 5. Raises UnsupportedImage (another dtype or shape, by name),
+    quality: for lossy models, 1 (the smallest files) to the model's most, 5 or 6. Raises UnsupportedImage (another dtype or shape, by name),
     InvalidInput and UnknownModel.
     """
     image = np.ascontiguousarray(check_image(image))

@@ -37,6 +37,11 @@ ABOUT = {
 }
 
 
+def qualities(name):
+    """How many qualities a lossy model has, without loading its network."""
+    return 6 if name.startswith("dvae") else 5
+
+
 @lru_cache
 def get(name):
     """The Lossy of this name. Raises UnknownModel, and MissingData or CorruptFile if its network cannot be loaded."""

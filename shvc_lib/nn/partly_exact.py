@@ -2,7 +2,7 @@
 
 A lossy codec's two ends must agree to the last bit on the distributions that the coder uses. What the sender computes alone (the analysis), and what becomes of
 the decoded latents (the synthesis), may be ordinary floats. So the parts that a model class names in `EXACT` are stored as their twins' integers
-(`nn.exact`), matrices and kernels of convolutions as 16-bit floats, and everything else in 32 bits. Taught in chapter 3.
+(`nn.exact`), kernels of convolutions and large matrices as 16-bit floats, and everything else in 32 bits. Taught in chapter 3.
 """
 
 import json
@@ -12,15 +12,19 @@ from safetensors.torch import save_file
 
 from .exact import exact_tensors, fill, read_tensors, with_exact_tensors
 
+_LARGE = 1 << 12  # numbers of a large matrix
 _FORMAT = {"format": "shvc_lib exact-in-part network", "version": 1}
 
 
 def save_partly_exact(model, path):
     """Write a model whose parts named in its `EXACT` are exact twins to a safetensors file."""
     integers = {f"{part}.{name}": values for part in model.EXACT for name, values in exact_tensors(getattr(model, part)).items()}
-    others = {name: values.half() if values.ndim > 1 and values.is_floating_point() else values for name, values in model.state_dict().items()
-              if name not in integers}
+    others = {name: values.half() if values.is_floating_point() and _halved(values) else values for name, values in model.state_dict().items() if name not in integers}
     save_file({name: values.detach().cpu().contiguous() for name, values in (others | integers).items()}, path, metadata={"shvc": json.dumps(_FORMAT)})
+
+
+def _halved(values):
+    return values.ndim > 2 or values.ndim == 2 and values.numel() > _LARGE
 
 
 def load_partly_exact(model, path):
