@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from shvc_lib import data, metrics, recipes, zoo
+from shvc_lib import data, lossy, metrics, recipes, zoo
 from shvc_lib.errors import CorruptFile, MissingData, UnknownModel
 from shvc_lib.models import ladder_codec
 
@@ -53,6 +53,11 @@ def test_the_card_of_a_lossy_model(name):
     measured = zoo.card(name)["kodak"]
     assert len(measured["bits_per_pixel"]) == len(zoo.card(name)["recipe"]["arguments"].get("betas", range(6 if name in DISCRETIZED else 5)))
     assert sorted(measured["bits_per_pixel"]) == measured["bits_per_pixel"] and sorted(measured["psnr"]) == measured["psnr"]
+
+
+@pytest.mark.parametrize("name", sorted(lossy.ABOUT))
+def test_how_many_qualities_a_lossy_model_has_is_known_without_loading_it(name):
+    assert lossy.qualities(name) == lossy.get(name).qualities == len(zoo.card(name)["kodak"]["psnr"])
 
 
 @pytest.mark.parametrize("name", LADDERS)
