@@ -68,12 +68,13 @@ for _recipe in (
 # Chapter 4: discretised VAEs, one network for six lambdas. Rates under noise overstate what nearly dead channels cost, so only the first steps see noise,
 # and then the price of the next integer is the gradient.
 _dvae = partial(Recipe, model="DiscretizedVAE", data="bsds500-scales", crop=128, batch=8, learning_rate=2e-3, warmup=200, clip=5.0, ema=0.998)
-_PRICE = {"through": "price", "bfloat": True}
+_PRICE, _TWELVE = {"through": "price", "bfloat": True}, {"groups": (6, 18, 40, 64, 64), "fields": 2}
 for _recipe in (
     _dvae("dvae-start", arguments={"through": "mixed", "bfloat": True}, steps=5_000, warmup=300),
     _dvae("dvae-1", arguments=_PRICE, steps=22_000, learning_rate=1.5e-3, warmup=100, start="dvae-start"),
     _dvae("dvae-3", arguments={**_PRICE, "groups": (192,)}, steps=4_500, start="dvae-1"),
-    _dvae("dvae-12", arguments={**_PRICE, "groups": (6, 18, 40, 64, 64), "fields": 2}, steps=22_500, start="dvae-1"),
+    _dvae("dvae-12-start", arguments={**_PRICE, **_TWELVE}, steps=22_500, start="dvae-1"),
+    _dvae("dvae-12", arguments={**_PRICE, **_TWELVE, "through": "graded"}, steps=2_400, learning_rate=6e-4, warmup=50, start="dvae-12-start"),
 ):
     RECIPES[_recipe.name] = _recipe
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)

@@ -166,17 +166,21 @@ class DiscretizedVAE(nn.Module):
         - "straight" rounds, and its gradient is that of no rounding at all: for latents and bits (Theis et al. 2017, Minnen and Singh 2020);
         - "mixed" measures bits under noise and goes on with what is rounded, as the decoder will;
         - "price" rounds, and the gradient of a latent's bits is the price of the next integer, L(n + 1) - L(n) for n <= f < n + 1 and L(n) the length of n.
-          That of no rounding vanishes at 0, where most latents are; this one pulls them to where the mass is, as a sender pays.
+          That of no rounding vanishes at 0, where most latents are; this one pulls them to where the mass is, as a sender pays;
+        - "graded" is "price" for the coarse half of the operating points and "mixed" for the fine half, where noise is nearly right.
         """
         through, y = through or self.through, self.latents(images, point)
+
+        fine = (point >= len(self.lambdas) // 2)[:, None, None, None]
 
         def quantised(offset, mass):
             """(what the networks go on with, bits) of offsets from a mean; mass(x) of each under its prior."""
             noisy, rounded = offset + uniform(offset.shape), offset + (offset.round() - offset).detach()
-            if through == "price":
+            if through in ("price", "graded"):
                 bits, below = _bits(mass(rounded.detach())), offset.detach().floor()
                 price = _bits(mass(below + 1)) - _bits(mass(below))
-                return rounded, bits + price.detach() * (offset - offset.detach())
+                bits = bits + price.detach() * (offset - offset.detach())
+                return rounded, bits if through == "price" else torch.where(fine, _bits(mass(noisy)), bits)
             return (noisy if through == "noise" else rounded), _bits(mass(rounded if through == "straight" else noisy))
 
         if not self.groups:
