@@ -54,7 +54,7 @@ def trained(through, start, steps, images):
     return run.model.eval()
 
 
-def normal_prior(model, images, point, steps=300):
+def normal_prior(model, images, point, steps=150):
     """(means, scales), (latents, 1, 1) each, in integers: one Normal per channel, of the largest likelihood for the rounded latents of images, uint8 (N, H, W, 3)."""
     with torch.no_grad():
         parts = [model.latents(part.permute(0, 3, 1, 2), torch.full((len(part),), point)).round() for part in images.split(32)]
@@ -91,7 +91,7 @@ def main(args, circumstances):
     if args.json and Path(args.json).exists():
         raise InvalidInput(f"{args.json}: this file exists; name another")
     photographs, images = data.kodak()[::3], train._images(recipes.get("dvae-1"))
-    prior, through = priors(photographs, images[::6]), {}
+    prior, through = priors(photographs, images[::24]), {}
     for values in zip(*prior.values()):
         print("lambda {:.3f}: Normal {:.4f}, mixture of 3 {:.4f} bits per pixel".format(*values), flush=True)
     for name in THROUGH:
