@@ -1,5 +1,7 @@
 """The kept results of the discretised VAEs on Kodak: complete, of these networks, as good as the chapter says, and measured again in part."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,14 @@ def test_a_file_of_another_benchmark_is_not_written_over(tmp_path):
     with pytest.raises(InvalidInput, match="name another"):
         bench_discretized.main(arguments, {})
     assert (tmp_path / "other.json").read_text() == "{}"
+
+
+def test_the_table_in_the_readme():
+    """BD-rates, rounded to whole per cents."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    columns = {"JPEG": "JPEG", "JPEG, standard tables": "JPEG standard tables", "WebP": "WebP", "JPEG XL": "JPEG XL", "HEVC intra": "HEVC"}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith(("| | JPEG |", "| `dvae-"))]
+    assert rows[0][1:] == list(columns) and [row[0].strip("`") for row in rows[1:]] == list(NETWORKS)
+    for name, *cells in rows[1:]:
+        found = [f"{RESULT['bd_rate'][name.strip('`')]['psnr'][key]:+.0f} %".replace("-", "−") for key in columns.values()]
+        assert cells == found
