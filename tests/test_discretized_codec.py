@@ -221,7 +221,7 @@ def test_a_checkpoint_makes_the_same_bytes(networks, layers, tmp_path):
     second = load_partly_exact(DiscretizedVAE(**TINY, **KINDS[layers]), paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes() and not first.training
     for name, values in network.state_dict().items():
-        if values.is_floating_point() and values.ndim > 1 and not name.startswith("hierarchy."):
+        if values.is_floating_point() and (values.ndim > 2 or values.ndim == 2 and values.numel() > 4096) and not name.startswith("hierarchy."):
             values = values.half().float()
         assert torch.equal(first.state_dict()[name], values), name
     coded = [codec.encode(one, photo(70, 60), 1) for one in (network, first, second)]
