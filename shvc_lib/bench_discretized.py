@@ -1,8 +1,8 @@
 """`python -m shvc_lib.bench discretized`: rate and distortion of the codecs of chapter 4 on Kodak.
 
-For each network, operating point and photograph: the file that `shvc encode --model NAME` writes, decoded again (`bits`, actual, header and all); the ideal bits of its
-integers; what the network in floats promised for rounded latents, which is what it was trained to lower (`training`); and the same with uniform noise in the
-place of rounding (`noise`), the free energy's own rate. Beside them JPEG (with Huffman tables of the image's own, and
+For each network, operating point and photograph: the file that `shvc encode --model NAME` writes, decoded again (`bits`, actual, header and all); the
+ideal bits of its integers; what the network in floats promised for rounded latents, which is what it was trained to lower (`training`); and the same with
+uniform noise in the place of rounding (`noise`), the free energy's own rate. Beside them JPEG (with Huffman tables of the image's own, and
 with the standard's), WebP, HEVC intra and JPEG XL on the same photographs, and curves that others published,
 named as published. Chapter 4 shows the result, data/results/kodak_discretized.json.
 """
@@ -22,7 +22,8 @@ from .models import discretized_codec
 NETWORKS = ("dvae-1", "dvae-3", "dvae-12")
 CLASSICAL = ("JPEG", "JPEG standard tables", "JPEG 4:4:4", "WebP", "HEVC", "JPEG XL")
 PIXELS = 768 * 512
-PUBLISHED = {"Balle 2018 factorised": "factorized", "Balle 2018 hyperprior": "hyperprior", "QRes-VAE 34M": "qres34m", "VTM": "vtm18"}  # data/results/published_kodak.json
+PUBLISHED = {  # names here: in data/results/published_kodak.json
+    "Balle 2018 factorised": "factorized", "Balle 2018 hyperprior": "hyperprior", "QRes-VAE 34M": "qres34m", "VTM": "vtm18"}
 
 
 def measure(name, image, point):
@@ -35,17 +36,23 @@ def measure(name, image, point):
     picture = codec.decode(file)
     decoded = time.perf_counter()
     pixels, generator = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], torch.Generator().manual_seed(0)
+
+    def uniform(shape):
+        return torch.rand(shape, generator=generator) - 0.5
+
     with torch.no_grad():
-        training, noise = (sum(float(bits.sum()) for bits in network.everything(pixels, torch.tensor([point]), lambda shape: torch.rand(shape, generator=generator) - 0.5,
-                                                                                through).bits) for through in ("price", "noise"))
+        estimates = [network.everything(pixels, torch.tensor([point]), uniform, through) for through in ("price", "noise")]
+    training, noise = (sum(float(bits.sum()) for bits in estimate.bits) for estimate in estimates)
     layers = [float(bits.sum()) for bits in coded.bits]
-    return {"bits": 8 * len(file), "ideal": round(sum(layers), 1), "training": round(training, 1), "noise": round(noise, 1), "psnr": round(metrics.psnr(image, picture), 4),
-            "ms_ssim": round(float(metrics.ms_ssim(image, picture)), 6), "layers": [round(bits, 1) for bits in layers],
+    return {"bits": 8 * len(file), "ideal": round(sum(layers), 1), "training": round(training, 1), "noise": round(noise, 1),
+            "psnr": round(metrics.psnr(image, picture), 4), "ms_ssim": round(float(metrics.ms_ssim(image, picture)), 6),
+            "layers": [round(bits, 1) for bits in layers],
             "seconds": [round(encoded - started, 2), round(decoded - encoded, 2)]}
 
 
 def curve(entry):
-    """Means over the photographs of one network's entry: {rate, psnr, ms_ssim, ideal, training, noise: a list each}; rates in bits per pixel, MS-SSIM in decibels."""
+    """Means over the photographs of one network's entry: {rate, psnr, ms_ssim, ideal, training, noise: a list each}; rates in bits per pixel, MS-SSIM in
+    decibels."""
     points = [entry["points"][point].values() for point in sorted(entry["points"], key=int)]
     rates = {"rate": "bits", "ideal": "ideal", "training": "training", "noise": "noise"}
     return {"psnr": [float(np.mean([row["psnr"] for row in rows])) for rows in points],
@@ -54,13 +61,16 @@ def curve(entry):
 
 
 def bd_rates(networks, classical):
-    """{network: {"psnr": {codec: percent}, "ms_ssim": {codec: percent}}}, against every classical codec measured. MS-SSIM of a classical curve is a mean, then in decibels."""
+    """{network: {"psnr": {codec: percent}, "ms_ssim": {codec: percent}}}, against every classical codec measured. MS-SSIM of a classical curve is a mean,
+    then in decibels."""
     found = {}
     for name, entry in networks.items():
-        own = curve(entry)
-        found[name] = {"psnr": {key: round(metrics.bd_rate(own["rate"], own["psnr"], other["all"]["rate"], other["all"]["psnr"]), 2) for key, other in classical.items()},
-                       "ms_ssim": {key: round(metrics.bd_rate(own["rate"], _mean_decibels(entry), other["all"]["rate"], metrics.decibels(other["all"]["ms_ssim"])), 2)
-                                   for key, other in classical.items()}}
+        rate, psnr, decibels = curve(entry)["rate"], curve(entry)["psnr"], _mean_decibels(entry)
+        found[name] = {"psnr": {}, "ms_ssim": {}}
+        for key, other in classical.items():
+            other = other["all"]
+            found[name]["psnr"][key] = round(metrics.bd_rate(rate, psnr, other["rate"], other["psnr"]), 2)
+            found[name]["ms_ssim"][key] = round(metrics.bd_rate(rate, decibels, other["rate"], metrics.decibels(other["ms_ssim"])), 2)
     return found
 
 
@@ -89,8 +99,8 @@ def main(args, circumstances):
                 if f"kodim{number:02d}" not in rows:
                     rows[f"kodim{number:02d}"] = measure(name, image, point)
             mean = {key: values[0] for key, values in curve({"points": {"0": rows}}).items()}
-            print(f"{name:10} {point + 1:7d} {len(rows):6d} {mean['rate']:10.4f} {_percent(mean, 'ideal')} {_percent(mean, 'training')} {_percent(mean, 'noise')} "
-                  f"{mean['psnr']:7.2f} {mean['ms_ssim']:10.2f}", flush=True)
+            print(f"{name:10} {point + 1:7d} {len(rows):6d} {mean['rate']:10.4f} " + " ".join(_percent(mean, key) for key in ("ideal", "training", "noise"))
+                  + f" {mean['psnr']:7.2f} {mean['ms_ssim']:10.2f}", flush=True)
         networks[name] = entry | {key: circumstances[key] for key in ("date", "commit")}
         _write(out, networks, classical, circumstances)
     if not args.models:
@@ -117,9 +127,10 @@ def published():
 def _write(out, networks, classical, circumstances):
     if not out:
         return
-    result = {"description": "The Kodak photographs (768 x 512 or turned), coded by discretised VAEs at their operating points. bits: actual, of the whole file; ideal: of its "
-                             "integers; training: the float network's bits for rounded latents; noise: for latents with uniform noise; layers: ideal bits of each layer, the top one "
-                             "first; psnr in dB; ms_ssim from 0 to 1; seconds: to encode and to decode, on a machine that had other work. classical: means over all "
-                             "photographs, rate in bits per pixel, actual. published: others' numbers, not measured here",
+    result = {"description": "The Kodak photographs (768 x 512 or turned), coded by discretised VAEs at their operating points. bits: actual, of the "
+                             "whole file; ideal: of its integers; training: the float network's bits for rounded latents; noise: for latents with uniform "
+                             "noise; layers: ideal bits of each layer, the top one first; psnr in dB; ms_ssim from 0 to 1; seconds: to encode and to decode, "
+                             "on a machine that had other work. classical: means over all photographs, rate in bits per pixel, actual. published: others' "
+                             "numbers, not measured here",
               **circumstances, "networks": networks, "classical": classical, "published": published(), "bd_rate": bd_rates(networks, classical)}
     write_bytes(out, (json.dumps(result) + "\n").encode(), force=True)

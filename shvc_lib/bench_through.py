@@ -1,8 +1,8 @@
 """`python -m shvc_lib.bench through --start runs/dvae-start`: what may stand for rounding while training, and what a more flexible prior gains.
 
-Four networks begin with the same weights, those that the recipe dvae-start leaves, and differ in one word of the recipe, `through`: noise, straight, mixed or price (see
-`models.discretized`). After the same number of steps each is measured as a codec: ideal bits of *rounded* latents and the picture that they give, on every third Kodak
-photograph; beside it the bits under noise, which all but `straight` and `price` believed they were lowering.
+Four networks begin with the same weights, those that the recipe dvae-start leaves, and differ in one word of the recipe, `through`: noise, straight, mixed
+or price (see `models.discretized`). After the same number of steps each is measured as a codec: ideal bits of *rounded* latents and the picture that they
+give, on every third Kodak photograph; beside it the bits under noise, which all but `straight` and `price` believed they were lowering.
 
 Then the prior of `dvae-1`: one Normal for each channel and operating point, the slides' prior, is fitted to the rounded latents of the training images, and
 measured on the photographs beside the mixture of three that the network has. Chapter 4 shows both, data/results/discretized_ablations.json.
@@ -23,14 +23,19 @@ THROUGH = ("noise", "straight", "mixed", "price")
 
 
 def measure(model, photographs):
-    """{rate, noise, psnr: a value for each operating point}: ideal bits per pixel of rounded and of noisy latents, dB; means over photographs, uint8 (H, W, 3)."""
+    """{rate, noise, psnr: a value for each operating point}: ideal bits per pixel of rounded and of noisy latents, dB; means over photographs, uint8
+    (H, W, 3)."""
     found = {"rate": [], "noise": [], "psnr": []}
     for point in range(len(model.lambdas)):
         rows, generator = [], torch.Generator().manual_seed(0)
         for image in photographs:
             pixels, index = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], torch.tensor([point])
+
+            def uniform(shape):
+                return torch.rand(shape, generator=generator) - 0.5
+
             with torch.no_grad():
-                rounded, noisy = (model.everything(pixels, index, lambda shape: torch.rand(shape, generator=generator) - 0.5, through) for through in ("straight", "noise"))
+                rounded, noisy = (model.everything(pixels, index, uniform, through) for through in ("straight", "noise"))
             levels = torch.round(((rounded.pixels[0] + 0.5) * 255).clamp(0, 255)).to(torch.uint8).permute(1, 2, 0).numpy()
             bits = [sum(float(layer.sum()) for layer in estimate.bits) / pixels[0, 0].numel() for estimate in (rounded, noisy)]
             rows.append([*bits, metrics.psnr(image, levels)])
@@ -55,7 +60,8 @@ def trained(through, start, steps, images):
 
 
 def normal_prior(model, images, point, steps=150):
-    """(means, scales), (latents, 1, 1) each, in integers: one Normal per channel, of the largest likelihood for the rounded latents of images, uint8 (N, H, W, 3)."""
+    """(means, scales), (latents, 1, 1) each, in integers: one Normal per channel, of the largest likelihood for the rounded latents of images, uint8
+    (N, H, W, 3)."""
     with torch.no_grad():
         parts = [model.latents(part.permute(0, 3, 1, 2), torch.full((len(part),), point)).round() for part in images.split(32)]
         k = torch.cat(parts).transpose(0, 1).flatten(1)
@@ -99,8 +105,8 @@ def main(args, circumstances):
         for rate, noise, psnr in zip(*through[name].values()):
             print(f"{name:10} {rate:7.4f} bits per pixel, {noise:7.4f} under noise, {psnr:6.2f} dB", flush=True)
     if args.json:
-        result = {"description": "Every third Kodak photograph, ideal bits per pixel. through: networks that began with the same weights and were trained for the same steps with noise, a "
-                                 "straight-through gradient, both, or the price of the next integer in the place of rounding; rate of rounded latents, noise that of noisy ones. prior: "
-                                 "rounded latents of dvae-1 under one Normal per channel and under its mixtures",
+        result = {"description": "Every third Kodak photograph, ideal bits per pixel. through: networks that began with the same weights and were trained "
+                                 "for the same steps with noise, a straight-through gradient, both, or the price of the next integer in the place of "
+                                 "rounding; rate of rounded latents, noise that of noisy ones. prior: rounded latents of dvae-1 under one Normal per channel and under its mixtures",
                   **circumstances, "steps": args.steps, "photographs": len(photographs), "through": through, "prior": prior}
         write_bytes(args.json, (json.dumps(result, indent=1) + "\n").encode())

@@ -39,14 +39,16 @@ def _bounded(values, least):
 
 
 def box_mass(x, mean, scale):
-    """F((x + 1/2 - mean) / scale) - F((x - 1/2 - mean) / scale), F the standard Normal CDF: the density at x of Normal + U(-1/2, 1/2), and the mass of an integer x."""
+    """F((x + 1/2 - mean) / scale) - F((x - 1/2 - mean) / scale), F the standard Normal CDF: the density at x of Normal + U(-1/2, 1/2), and the mass of an
+    integer x."""
     far = -(x - mean).abs()  # on the left of the mean neither value is near 1, and their difference is accurate
     root = scale * math.sqrt(2)
     return 0.5 * (torch.erfc(-(far + 0.5) / root) - torch.erfc(-(far - 0.5) / root))
 
 
 class Factorised(nn.Module):
-    """One prior per channel: a mixture of `components` Normals (1: the slides' prior), the same at every position and, but for a shift of the log scales, at every lambda."""
+    """One prior per channel: a mixture of `components` Normals (1: the slides' prior), the same at every position and, but for a shift of the log scales,
+    at every lambda."""
 
     def __init__(self, points, latents, components):
         super().__init__()
@@ -70,8 +72,8 @@ class Factorised(nn.Module):
 
 
 class Estimate(NamedTuple):
-    """What `DiscretizedVAE.everything` returns. pixels: x hat, (B, 3, H, W), -1/2 to 1/2; bits: of every latent, a tensor (B, channels, h, w) for each layer, the
-    top one first, with zeros where a layer has no latents."""
+    """What `DiscretizedVAE.everything` returns. pixels: x hat, (B, 3, H, W), -1/2 to 1/2; bits: of every latent, a tensor (B, channels, h, w) for each
+    layer, the top one first, with zeros where a layer has no latents."""
 
     pixels: torch.Tensor
     bits: list
@@ -94,8 +96,8 @@ class UpperAnalysis(nn.Module):
 class DiscretizedVAE(nn.Module):
     """lambdas: one for each operating point, the coarsest first; latents: channels of y; width: of the transforms' networks; components: of factorised
     priors; groups, fields, upper, hidden, features: of the hierarchy (`hierarchy.TopDown`, whose `width` is `features`), one layer if there are no groups;
-    distortion: d, "mse" or "ms-ssim" (see `distortion_of`); through: what training puts in the place of rounding, see `everything`; bfloat: train the transforms in bfloat16. Images are uint8 (B, 3, H, W), H and W
-    multiples of 64."""
+    distortion: d, "mse" or "ms-ssim" (see `distortion_of`); through: what training puts in the place of rounding, see `everything`; bfloat: train the
+    transforms in bfloat16. Images are uint8 (B, 3, H, W), H and W multiples of 64."""
 
     def __init__(self, lambdas=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032), latents=192, width=96, components=3, groups=(), fields=1, upper=24, hidden=40,
                  features=64, distortion="mse", through="price", bfloat=False):
@@ -122,8 +124,8 @@ class DiscretizedVAE(nn.Module):
         return self.hierarchy.layers if self.groups else 1
 
     def prepare(self, images):
-        """Begin as a transform coder for these images, uint8 (N, H, W, 3). Gains begin where fine uniform quantisation is best: a cell of side c costs c^2 / 12 in each of
-        the 768 dimensions of a block of 256 pixels, and -log2 c bits, so c^2 = 18 / (255^2 lambda ln 2)."""
+        """Begin as a transform coder for these images, uint8 (N, H, W, 3). Gains begin where fine uniform quantisation is best: a cell of side c costs
+        c^2 / 12 in each of the 768 dimensions of a block of 256 pixels, and -log2 c bits, so c^2 = 18 / (255^2 lambda ln 2)."""
         with torch.no_grad():
             self.spread.copy_(principal_components(self.analysis, self.synthesis, images))
             if not self.groups:
@@ -225,8 +227,9 @@ class DiscretizedVAE(nn.Module):
 
 
 def distortion_of(pixels, images, kind):
-    """d of each picture, (B,): "mse", the mean squared error in grey levels; or "ms-ssim", 1 - MS-SSIM (Wang et al. 2003) times 1300, which makes it weigh about as much (Balle et
-    al. 2018 choose their lambdas so), with a window of 7 pixels so that crops of 97 are large enough. pixels: -1/2 to 1/2, images: uint8, (B, 3, H, W)."""
+    """d of each picture, (B,): "mse", the mean squared error in grey levels; or "ms-ssim", 1 - MS-SSIM (Wang et al. 2003) times 1300, which makes it weigh
+    about as much (Balle et al. 2018 choose their lambdas so), with a window of 7 pixels so that crops of 97 are large enough. pixels: -1/2 to 1/2, images:
+    uint8, (B, 3, H, W)."""
     if kind == "mse":
         return ((pixels - (images.float() / 255 - 0.5)) ** 2).flatten(1).mean(1) * 255**2
     from pytorch_msssim import ms_ssim

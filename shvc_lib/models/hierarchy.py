@@ -5,8 +5,8 @@
 
 Features h run down through residual blocks (a ResNet VAE's deterministic path); each layer's Normal is read off them, and what was found is added to them. So
 every layer may know all layers before it: the first channels, which are brightness and colour, forecast the others, and white fields their black neighbours
-(Duan et al. 2023 deepen a VAE this way; Minnen and Singh 2020 and He et al. 2022 found the order by channels and fields). One group without chessboard is a hierarchy of
-three layers. Taught in chapter 4.
+(Duan et al. 2023 deepen a VAE this way; Minnen and Singh 2020 and He et al. 2022 found the order by channels and fields). One group without chessboard is
+a hierarchy of three layers. Taught in chapter 4.
 
 Sender and receiver compute this network, so it has convolutions, ReLU, additions and re-arrangements only, and an exact twin (`nn.exact`). It sees and returns
 *standardised* latents: integers divided by what `DiscretizedVAE.units` expects of their size.
@@ -46,8 +46,8 @@ def proceed(walk, sent):
 
 
 class TopDown(nn.Module):
-    """points: operating points, each with shifts of its own; groups: channels of y by group, in order; fields: 2 for chessboards, 1 for none; upper: channels of z1
-    and of z2; hidden, width: features at 32 x 32 pixels and at 16 x 16."""
+    """points: operating points, each with shifts of its own; groups: channels of y by group, in order; fields: 2 for chessboards, 1 for none; upper:
+    channels of z1 and of z2; hidden, width: features at 32 x 32 pixels and at 16 x 16."""
 
     def __init__(self, points, groups, fields, upper, hidden, width):
         super().__init__()

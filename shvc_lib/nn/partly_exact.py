@@ -19,12 +19,12 @@ _FORMAT = {"format": "shvc_lib exact-in-part network", "version": 1}
 def save_partly_exact(model, path):
     """Write a model whose parts named in its `EXACT` are exact twins to a safetensors file."""
     integers = {f"{part}.{name}": values for part in model.EXACT for name, values in exact_tensors(getattr(model, part)).items()}
-    others = {name: values.half() if values.is_floating_point() and _halved(values) else values for name, values in model.state_dict().items() if name not in integers}
+    others = {name: values.half() if _halved(values) else values for name, values in model.state_dict().items() if name not in integers}
     save_file({name: values.detach().cpu().contiguous() for name, values in (others | integers).items()}, path, metadata={"shvc": json.dumps(_FORMAT)})
 
 
 def _halved(values):
-    return values.ndim > 2 or values.ndim == 2 and values.numel() > _LARGE
+    return values.is_floating_point() and (values.ndim > 2 or values.ndim == 2 and values.numel() > _LARGE)
 
 
 def load_partly_exact(model, path):
