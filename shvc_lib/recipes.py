@@ -77,6 +77,16 @@ for _recipe in (
     _dvae("dvae-12", arguments={**_PRICE, **_TWELVE, "through": "graded"}, steps=2_400, learning_rate=6e-4, warmup=50, start="dvae-12-start"),
 ):
     RECIPES[_recipe.name] = _recipe
+# Chapters 5 to 7: SHVC on CIFAR-10, sized for one CPU core. The three that chapter 6 compares share their first 9000 steps. At lambda = 1 the penalty of
+# eq 10 is what a shortage costs: a bit that is missing must be sent as filler.
+_shvc = partial(Recipe, model="SHVC", batch=8, steps=9_000, learning_rate=4e-3, ema=0.998)
+for _recipe in (
+    _shvc("shvc-start", arguments={"bfloat": True}, learning_rate=5e-3),
+    _shvc("shvc-lite-cifar10", arguments={"bfloat": True}, start="shvc-start"),
+    _shvc("shvc-arib-cifar10", arguments={"bfloat": True, "split": 3, "penalty": 1.0}, start="shvc-start"),
+    _shvc("shvc-deterministic-cifar10", arguments={"bfloat": True, "deterministic": True}, start="shvc-start"),
+):
+    RECIPES[_recipe.name] = _recipe
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)
 
 
