@@ -167,6 +167,11 @@ def main(argv=None):
     sub.add_argument("--start", default="runs/dvae-start", metavar="RUN", help="folder of the run that leaves the first weights (default runs/dvae-start)")
     sub.add_argument("--steps", type=int, default=1500, help="steps for each (default 1500)")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
+    sub = commands.add_parser("subpixel", help="small SHVCs that differ in one thing: the order of sub-pixels, k, skips, weak autoregression")
+    sub.add_argument("names", nargs="*", help="names of networks (all when none is named)")
+    sub.add_argument("--steps", type=int, default=2000, help="training steps for each (default 2000)")
+    sub.add_argument("--count", type=int, default=500, help="test images (default 500)")
+    sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not trained again")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
@@ -174,7 +179,7 @@ def main(argv=None):
     args = top.parse_args(argv)
     try:
         {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
-         "discretized": _main_discretized, "through": _main_through, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
+         "discretized": _main_discretized, "through": _main_through, "subpixel": _main_subpixel, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -223,6 +228,12 @@ def _main_through(args, argv):
     from . import bench_through  # needs torch, too
 
     bench_through.main(args, _circumstances(argv))
+
+
+def _main_subpixel(args, argv):
+    from . import bench_subpixel  # needs torch, too
+
+    bench_subpixel.main(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):
