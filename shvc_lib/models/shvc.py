@@ -92,7 +92,7 @@ class SHVC(nn.Module):
             shift[:, 1] = 2.3 + torch.linspace(-1.5, 1.0, COMPONENTS)
             for level in range(levels):
                 self.conditionals[level + 1].shift[:, latents:2 * latents] = 1.5
-        self.register_buffer("visible", self._visible())
+        self.register_buffer("visible", self._visible(), persistent=False)
 
     def _visible(self):
         """Which pixels of a cell q(z_1 | .) may see: (k, k) of 0 and 1."""

@@ -40,7 +40,7 @@ class _Masked(nn.Module):
 
     def __init__(self, mask):
         super().__init__()
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", mask, persistent=False)  # what the architecture says, not what a checkpoint does
 
     def forward(self, weight):
         return weight * self.mask
@@ -98,7 +98,7 @@ class SubpixelAutoregression(nn.Module):
         self.last = nn.Conv2d(width, outputs, 1)
         self.place, self.shift = nn.Parameter(0.1 * torch.randn(self.count, width)), nn.Parameter(torch.zeros(self.count, outputs))
         nn.init.zeros_(self.last.weight), nn.init.zeros_(self.last.bias)
-        self.register_buffer("lit", (torch.arange(self.count) < self.sees).float())
+        self.register_buffer("lit", (torch.arange(self.count) < self.sees).float(), persistent=False)
         self.skip = nn.Conv2d(context + channels * self.count, channels * self.count, 3, padding=1)
         self._begin_skip(context, skips)
 
