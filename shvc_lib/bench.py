@@ -1,5 +1,5 @@
-"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `discretized`, `through`, `miracle` and
-`sampling`.
+"""Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `discretized`, `through`, `subpixel`,
+`arib`, `miracle` and `sampling`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -172,6 +172,9 @@ def main(argv=None):
     sub.add_argument("--steps", type=int, default=2000, help="training steps for each (default 2000)")
     sub.add_argument("--count", type=int, default=500, help="test images (default 500)")
     sub.add_argument("--json", metavar="OUT", help="keep the rows in this file; what it already holds is not trained again")
+    sub = commands.add_parser("arib", help="single images under SHVC, SHVC-ArIB and a deterministic posterior; parallel coding; speed")
+    sub.add_argument("--count", type=int, default=1000, help="test images of CIFAR-10 (default 1000)")
+    sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
@@ -179,7 +182,8 @@ def main(argv=None):
     args = top.parse_args(argv)
     try:
         {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
-         "discretized": _main_discretized, "through": _main_through, "subpixel": _main_subpixel, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
+         "discretized": _main_discretized, "through": _main_through, "subpixel": _main_subpixel,
+         "arib": _main_arib, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -234,6 +238,12 @@ def _main_subpixel(args, argv):
     from . import bench_subpixel  # needs torch, too
 
     bench_subpixel.main(args, _circumstances(argv))
+
+
+def _main_arib(args, argv):
+    from . import bench_arib  # needs torch, too
+
+    bench_arib.main(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):
