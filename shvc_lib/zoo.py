@@ -1,6 +1,6 @@
 """Trained networks by name: `zoo.load("vae-stochastic-2")`.
 
-They are the repository's files data/checkpoints/NAME.safetensors, exact twins (`nn.exact`, or `nn.partly_exact` for lossy models): numbers, nothing
+They are the repository's files data/checkpoints/NAME.safetensors (or .safetensors.xz, compressed), exact twins (`nn.exact`, or `nn.partly_exact` for lossy models): numbers, nothing
 that could run. Beside each lies its model card NAME.json: the recipe, the data and the machine it was trained on, for how long, what it reached on which images, and the
 SHA-256 of the weights, which is checked before they are used. tools/ship_checkpoint.py makes both from a training run's folder. First used in chapter 2.
 """
@@ -30,12 +30,18 @@ def card(name):
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def file_of(name):
+    """Where the weights of a network are, or should be."""
+    path = FOLDER / f"{name}.safetensors"
+    return path if path.exists() or not path.with_suffix(".safetensors.xz").exists() else path.with_suffix(".safetensors.xz")
+
+
 def load(name):
     """The exact or partly exact twin, ready to code with: the model class of its recipe, in evaluation mode, on the CPU.
 
     Raises UnknownModel, MissingData, and CorruptFile when the weights are not those that the card describes.
     """
-    about, path = card(name), FOLDER / f"{name}.safetensors"
+    about, path = card(name), file_of(name)
     if not path.is_file():
         raise MissingData(f"{path} is not here, only its card: get the file from the repository again")
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:

@@ -46,8 +46,9 @@ def main():
     model = run.model.eval()
     save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized}.get(recipe.model, _lossless)(model, train._images(recipe))
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
-    path = zoo.FOLDER / f"{recipe.name}.safetensors"
-    new = path.with_suffix(".new")
+    suffix = ".safetensors.xz" if recipe.model == "SHVC" else ".safetensors"
+    path = zoo.FOLDER / f"{recipe.name}{suffix}"
+    new = zoo.FOLDER / f".new{suffix}"
     save(new)
     if new.stat().st_size > LIMIT:
         new.unlink()
@@ -61,7 +62,7 @@ def main():
     }
     new.chmod(0o644)
     os.replace(new, path)
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    (zoo.FOLDER / f"{recipe.name}.json").write_text(json.dumps(card, indent=1) + "\n")
     print(f"{recipe.name}: {card['bytes']} bytes, {({k: v for k, v in card.items() if k in ('bits_per_dim', 'kodak')})}")
 
 

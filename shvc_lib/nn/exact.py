@@ -18,10 +18,12 @@ as parametrisations (`torch.nn.utils.parametrize`), whose result the twin takes 
 import contextlib
 import copy
 import json
+import lzma
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from ..errors import CorruptFile, InvalidInput, MissingData
@@ -90,8 +92,10 @@ def arithmetic(twin, name):
 
 
 def save_exact(twin, path):
-    """Write a twin's integers to a safetensors file: int16 and int32 (what else the model holds in floats is on the grid of 2^-12)."""
-    save_file(exact_tensors(twin), path, metadata={"shvc": json.dumps(_FORMAT)})
+    """Write a twin's integers to a safetensors file: int16 and int32 (what else the model holds in floats is on the grid of 2^-12). If its name ends in .xz it is
+    compressed: small integers take up more room than they need."""
+    data = save(exact_tensors(twin), metadata={"shvc": json.dumps(_FORMAT)})
+    Path(path).write_bytes(lzma.compress(data, preset=9) if Path(path).suffix == ".xz" else data)
 
 
 def load_exact(model, path):
@@ -121,14 +125,15 @@ def with_exact_tensors(model, tensors, path):
 
 
 def read_tensors(path, form):
-    """{name: tensor} of a safetensors file whose header says `form`. Raises MissingData, CorruptFile."""
+    """{name: tensor} of a safetensors file (one that was compressed ends in .xz) whose header says `form`. Raises MissingData, CorruptFile."""
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("shvc", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        data = Path(path).read_bytes()
+        data = lzma.decompress(data) if Path(path).suffix == ".xz" else data
+        tensors = load(data)
+        header = json.loads(json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}).get("shvc", "null"))
     except FileNotFoundError:
         raise MissingData(f"there is no file {path}") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, lzma.LZMAError, ValueError, OSError) as error:
         raise CorruptFile(f"{path} is not a readable safetensors file: {error}") from None
     if header != form:
         raise CorruptFile(f"{path} does not hold {form['format'].replace('shvc_lib ', 'an ')} of this version")
