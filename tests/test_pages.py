@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from shvc_lib import coding, metrics, sampling, theory
-from shvc_lib.coding import bits_back
-from shvc_lib.models import discretized, ladder
+from shvc_lib.coding import arib, bits_back
+from shvc_lib.models import discretized, ladder, shvc
+from shvc_lib.nn import autoregression, subpixel
 from shvc_lib.sampling import groups, ordered, rejection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ NOTATION = [[cell.strip() for cell in line[1:-1].split("|")] for line in read("b
 def library_names():
     """Every function, class, argument, attribute and constant of the packages that the table speaks of."""
     names = set()
-    for package in (theory, coding, bits_back, metrics, sampling, groups, ordered, rejection, ladder, discretized):
+    for package in (theory, coding, bits_back, metrics, sampling, groups, ordered, rejection, ladder, discretized, arib, shvc, autoregression, subpixel):
         for name, thing in vars(package).items():
             if name.startswith("_"):
                 continue

@@ -172,7 +172,8 @@ class SHVC(nn.Module):
         """(bits per dimension, the negative ELBO; a dict of its parts) for uint8 images and `self.noise`; while training with a `penalty`, eq 10 is added.
 
         Parts: `x` and `z1` ... (each latent's prior less its posterior) sum to the ELBO; `lent`, H of q(z_1 | x), is what must be borrowed and `rest`, H of the sub-blocks
-        after `split`, is what ArIB lends; `short`: mean over images of max(0, lent - rest); all in bits per dimension.
+        after `split`, is what ArIB lends; `short`: mean over images of max(0, lent - rest); all in bits per dimension;
+        `lambda`, while it weighs on anything.
         """
         nats_per_bit = math.log(2) * images.numel()
         below, latents, lent = self.pixels(images), [], []
@@ -197,6 +198,7 @@ class SHVC(nn.Module):
             short = (borrowed - rest).clamp_min(0).sum() / nats_per_bit
             parts |= {"lent": borrowed.sum() / nats_per_bit, "rest": rest.sum() / nats_per_bit, "short": short}
             if self.training and self.penalty:
+                parts["lambda"] = self.penalty
                 total = total + self.penalty * short
         return total, parts
 
