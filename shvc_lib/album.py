@@ -5,7 +5,7 @@ starts from an empty stack, so images can be written by any number of processes,
 
     album.write("cifar.shva", images, workers=2)      # the same bytes whatever the number of workers
     pictures = album.Album("cifar.shva")
-    pictures[700]                                     # reads the header, two entries of the index and 1.5 kB
+    pictures[700]                                     # reads the header, two entries of the index, and 1.5 kB
 
 The file, byte by byte (version 1; integers are little-endian):
 
@@ -17,10 +17,12 @@ The file, byte by byte (version 1; integers are little-endian):
 | 2 | its revision: the beginning of the SHA-256 of its weights |
 | 4, 4, 4 | number of images, height, width |
 | 4 | CRC-32 of every byte before this field |
-| 8 for each image | where its stream ends, from the end of this index; CRC-32 of the stream followed by the pixels |
-| rest | the streams: stacks of bits, or, where that is no longer, the pixels themselves |
+| 4 for each image | where its stream ends, from the end of this index |
+| rest | the streams: stacks of bits, or, where that is no longer, the pixels themselves and their CRC-32 |
 
-A damaged stream or index entry raises CorruptFile when its image is asked for; the other images are unharmed. Taught in chapter 6.
+An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here every stack starts at 2^32 + the CRC-32 of its image's pixels, and what is
+left of it when everything has been popped is the checksum, at no cost. A damaged stream or index entry raises CorruptFile when its image is
+asked for; the other images are unharmed. Taught in chapter 6.
 """
 
 import io
@@ -42,7 +44,7 @@ from .images import write_bytes
 MAGIC, VERSION, NETWORK = b"SHVA", 1, "shvc-arib-cifar10"
 BATCH = 32  # images that the networks see at once
 MAX_IMAGES, MAX_SIDE = 1 << 24, 1 << 12
-_HEADER, _ENTRY = struct.Struct("<HIII"), struct.Struct("<II")
+_HEADER, _NUMBER = struct.Struct("<HIII"), struct.Struct("<I")
 
 
 @lru_cache(maxsize=4)
@@ -56,32 +58,39 @@ def _network(name):
     return twin, int(zoo.card(name)["sha256"][:4], 16)
 
 
+def _start(image):
+    """An empty stack but for the checksum in its head."""
+    return BitStack.from_bytes(_NUMBER.pack(crc32(image)) + b"\x01")
+
+
 def _streams(name, images):
     """The streams of a batch of images, a list of bytes."""
     from .models import shvc_codec
 
-    lanes = Lanes([BitStack() for _ in images])
+    lanes = Lanes([_start(image) for image in images])
     shvc_codec.codec(_network(name)[0], images.shape).push(lanes, images)
     streams = [stack.to_bytes() for stack in lanes.stacks]
-    return [stream if len(stream) < image.nbytes else image.tobytes() for stream, image in zip(streams, images)]
+    return [stream if len(stream) < image.nbytes + _NUMBER.size else image.tobytes() + _NUMBER.pack(crc32(image)) for stream, image in zip(streams, images)]
 
 
 def _pictures(name, streams, shape):
     """The inverse of `_streams`: uint8 (B, H, W, 3). Raises CorruptFile."""
     from .models import shvc_codec
 
-    pictures, raw = np.empty((len(streams), *shape), dtype=np.uint8), int(np.prod(shape))
-    coded = [i for i, stream in enumerate(streams) if len(stream) != raw]
+    pictures, pixels = np.empty((len(streams), *shape), dtype=np.uint8), int(np.prod(shape))
+    coded = [i for i, stream in enumerate(streams) if len(stream) != pixels + _NUMBER.size]
     for i in set(range(len(streams))) - set(coded):
-        pictures[i] = np.frombuffer(streams[i], dtype=np.uint8).reshape(shape)
+        pictures[i] = np.frombuffer(streams[i][:pixels], dtype=np.uint8).reshape(shape)
+        if streams[i][pixels:] != _NUMBER.pack(crc32(pictures[i])):
+            raise CorruptFile("a stored image does not match its checksum: the album is damaged")
     if coded:
-        lanes = Lanes([BitStack.from_bytes(streams[i]) for i in coded])
         try:
+            lanes = Lanes([BitStack.from_bytes(streams[i]) for i in coded])
             pictures[coded] = shvc_codec.codec(_network(name)[0], (len(coded), *shape)).pop(lanes)
-        except (OutOfBits, InvalidInput) as error:
-            raise CorruptFile(f"the stream cannot be decoded ({error})") from None
-        if lanes.bits.any():
-            raise CorruptFile("bits are left over after the last pixel")
+        except (OutOfBits, InvalidInput, CorruptFile) as error:
+            raise CorruptFile(f"a stream cannot be decoded, the album is damaged ({error})") from None
+        if any(stack != _start(pictures[i]) for i, stack in zip(coded, lanes.stacks)):
+            raise CorruptFile("an image does not match its checksum: the album is damaged")
     return pictures
 
 
@@ -116,8 +125,7 @@ def encode(images, model=NETWORK, workers=1):
     ends = np.cumsum([len(stream) for stream in streams])
     if ends[-1] >= 1 << 32:
         raise InvalidInput("an album holds at most 4 GiB of streams: make several")
-    index = [_ENTRY.pack(int(end), crc32(image, crc32(stream))) for end, stream, image in zip(ends, streams, images)]
-    return b"".join([head, struct.pack("<I", crc32(head)), *index, *streams])
+    return b"".join([head, _NUMBER.pack(crc32(head)), *(_NUMBER.pack(int(end)) for end in ends), *streams])
 
 
 def write(path, images, model=NETWORK, workers=1, force=False):
@@ -167,29 +175,29 @@ class Album:
             raise CorruptFile(f"the album has format version {start[4]}, this program reads version {VERSION}")
         size = 6 + start[5] + _HEADER.size
         head = self._read(0, size + 4)
-        if crc32(head[:size]) != struct.unpack("<I", head[size:])[0]:
+        if crc32(head[:size]) != _NUMBER.unpack(head[size:])[0]:
             raise CorruptFile("the album's header is damaged: its checksum does not match its bytes")
         name = head[6:6 + start[5]]
         self.revision, self._count, height, width = _HEADER.unpack(head[6 + start[5]:size])
         if not name.isascii() or not 0 < self._count < MAX_IMAGES or not 0 < min(height, width) <= max(height, width) <= MAX_SIDE:
             raise CorruptFile("the header describes no album that this program can write")
         self.model, self.shape, self._index = name.decode("ascii"), (height, width, 3), size + 4
-        self._data = self._index + self._count * _ENTRY.size
+        self._data = self._index + self._count * _NUMBER.size
 
     def __len__(self):
         return self._count
 
     def _stream(self, i):
-        """(stream, checksum) of image i."""
+        """The stream of image i."""
         if not -self._count <= integer("the image's number", i) < self._count:
             raise IndexError(f"the album has {self._count} images, 0 ... {self._count - 1}, not {i}")  # what ends a for loop over an album
         i %= self._count
         first = max(i - 1, 0)
-        entries = list(_ENTRY.iter_unpack(self._read(self._index + first * _ENTRY.size, (i + 1 - first) * _ENTRY.size)))
-        start, (end, checksum) = entries[0][0] if i else 0, entries[-1]
-        if not 0 < end - start <= int(np.prod(self.shape)):
+        ends = [end for end, in _NUMBER.iter_unpack(self._read(self._index + first * _NUMBER.size, (i + 1 - first) * _NUMBER.size))]
+        start, end = ends[0] if i else 0, ends[-1]
+        if not 0 < end - start <= int(np.prod(self.shape)) + _NUMBER.size:
             raise CorruptFile(f"the index entry of image {i} is damaged")
-        return self._read(self._data + start, end - start), checksum
+        return self._read(self._data + start, end - start)
 
     def _check_network(self):
         revision = _network(self.model)[1]
@@ -203,13 +211,6 @@ class Album:
         """The images of these numbers (all when None): uint8 (N, H, W, 3)."""
         self._check_network()
         chosen = range(self._count) if chosen is None else list(chosen)
-        streams, checksums = zip(*(self._stream(i) for i in chosen))
+        streams = [self._stream(i) for i in chosen]
         batches = [(self.model, streams[k:k + BATCH], self.shape) for k in range(0, len(streams), BATCH)]
-        try:
-            pictures = np.concatenate(_map(_pictures, batches, workers))
-        except CorruptFile:
-            raise CorruptFile("a stream cannot be decoded: the album is damaged") from None
-        for i, stream, checksum, picture in zip(chosen, streams, checksums, pictures):
-            if crc32(picture, crc32(stream)) != checksum:
-                raise CorruptFile(f"image {i} is damaged: its checksum does not match")
-        return pictures
+        return np.concatenate(_map(_pictures, batches, workers))

@@ -136,7 +136,7 @@ def parallel(images, chosen):
         with album.Album(counting := _Counting(open(path, "rb"))) as pictures:
             if not np.array_equal(pictures[chosen], images[chosen]):
                 raise InvalidInput(f"image {chosen} did not come back")
-            read, stream = counting.count, len(pictures._stream(chosen)[0])
+            read, stream = counting.count, len(pictures._stream(chosen))
     return {"images": len(images), "bytes": size, "sha256": sums, "random_access": {"image": chosen, "bytes_read": read, "stream_bytes": stream, "file_bytes": size}}
 
 
