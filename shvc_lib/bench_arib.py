@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import album, data, zoo
+from . import album, anchors, data, zoo
 from .bench_chains import negative_elbo
 from .coding import BitStack
 from .coding.arib import lend
@@ -140,6 +140,12 @@ def parallel(images, chosen):
     return {"images": len(images), "bytes": size, "sha256": sums, "random_access": {"image": chosen, "bytes_read": read, "stream_bytes": stream, "file_bytes": size}}
 
 
+def classical(images, codecs=("PNG", "WebP slowest", "JPEG XL effort 9")):
+    """{codec: mean bits per image}, actual: every image a file of its own, header included, decoded and compared."""
+    files = [anchors.lossless(image, codecs) for image in images]
+    return {name: float(np.mean([8 * anchor.bytes for row in files for anchor in row if anchor.name == name])) for name in codecs}
+
+
 def main(args, circumstances):
     """Print what was measured; keep it in `args.json`."""
     if args.json and Path(args.json).exists():
@@ -169,6 +175,8 @@ def main(args, circumstances):
     arib = rows[ARIB]
     met = np.array(arib["rest"]) >= np.array(arib["lent"])
     print(f"H_p(rest) >= H_q(z) for {met.sum()} of {len(met)} images; filler: {np.mean(arib['filler']):.2f} bits per image")
+    others = classical(images)
+    print(", ".join(f"{name} {bits:.1f}" for name, bits in others.items()) + " bits per image, each a file of its own")
     edges = {}
     for name, image in edge_images().items():
         streams, row = alone(networks[ARIB], image[None])
@@ -182,5 +190,5 @@ def main(args, circumstances):
     if args.json:
         result = {"description": f"The first {len(images)} test images of CIFAR-10, each coded by itself; bits per image, actual (ideal: mean negative ELBO); "
                                  "edge: images of 32 x 32 that are no photographs; every stream decoded alone and compared",
-                  **circumstances, "images": len(images), "models": rows, "edge": edges, "parallel": together, "speed": rates}
+                  **circumstances, "images": len(images), "models": rows, "classical": others, "edge": edges, "parallel": together, "speed": rates}
         write_bytes(args.json, (json.dumps(result) + "\n").encode())
