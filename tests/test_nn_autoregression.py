@@ -120,7 +120,8 @@ def test_later_sub_blocks_do_not_see_the_context(sees):
         assert (above != 0).any() == (i < sees) and (own != 0).any() == (i > 0)
     with torch.no_grad():  # to the last bit, and step by step too
         for other in (context, context + 1):
-            assert torch.equal(net.step(blocks, net.seen(other, blocks), 3)[1], net.step(blocks, net.seen(context, blocks), 3)[1]) == (sees <= 3 or other is context)
+            last = [net.step(blocks, net.seen(above, blocks), 3)[1] for above in (context, other)]
+            assert torch.equal(*last) == (sees <= 3 or other is context)
 
 
 # --- one pass ---------------------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ WEAK = torch.tensor([0.7, -0.4, 0.5])  # factors in the order of `pairs`: (1, 0)
 def made(net, count=12, side=24, seed=1):
     """Blocks that obey a linear law within the mask of `net`, sub-block by sub-block and channel by channel; the context; and the law's weights.
 
-    The first sub-block follows the context alone, each further one what the mask lets it see; the noise of a channel is that of the channels before it, by WEAK, and its own."""
+    The first sub-block follows the context alone, each further one what the mask lets it see; the noise of a channel is that of the
+    channels before it, by WEAK, and its own."""
     generator, channels, count_of_blocks = torch.Generator().manual_seed(seed), net.channels, net.count
     mask = net.skip.parametrizations.weight[0].mask
     weight = mask * torch.randn(mask.shape, generator=generator) / mask.flatten(1).sum(1).clamp_min(1).sqrt()[:, None, None, None]
@@ -28,7 +29,8 @@ def made(net, count=12, side=24, seed=1):
         noise = SPREAD[:channels, None, None] * torch.randn(count, channels, side, side, generator=generator)
         for j, (c, earlier) in enumerate(pairs(channels)):
             noise[:, c] = noise[:, c] + WEAK[j] * noise[:, earlier]
-        blocks[:, channels * i:channels * (i + 1)] = F.conv2d(torch.cat([context, blocks], 1), weight, bias, padding=1)[:, channels * i:channels * (i + 1)] + noise
+        own = slice(channels * i, channels * (i + 1))
+        blocks[:, own] = F.conv2d(torch.cat([context, blocks], 1), weight, bias, padding=1)[:, own] + noise
     return blocks, context, weight, bias
 
 
