@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+from torch.nn import functional as F
 
 from ..errors import CorruptFile, InvalidInput, MissingData
 from .exact_layer import ACTIVATION_BITS, CONVOLUTIONS, GRID_BITS, GRID_LIMIT, ExactLayer
@@ -40,13 +41,14 @@ def to_exact(model, run):
     must take part. Inputs should be multiples of 2^-12, pixels as (x - 128) / 128 for example. The twin's outputs are multiples of 2^-12.
     Raises InvalidInput, naming the layer, where exactness cannot be had.
     """
-    reaches, copied = {}, copy.deepcopy(model).eval()
+    reaches, typical, copied = {}, {}, copy.deepcopy(model).eval()
     layers = _find_layers(copied)
 
     def observe(layer, inputs, output):
         if output.abs().max() * 2**GRID_BITS > GRID_LIMIT:
             raise InvalidInput(f"{layers[layer]}: outputs reach {float(output.abs().max()):.3g}, the limit is {GRID_LIMIT >> GRID_BITS}")
         reaches[layer] = max(reaches.get(layer, 0.0), float(inputs[0].abs().max()))
+        typical[layer] = typical.get(layer, 0.0) + _inputs_that_come_with(inputs[0], layer)
 
     hooks = [layer.register_forward_hook(observe) for layer in layers]
     with torch.no_grad():
@@ -59,7 +61,7 @@ def to_exact(model, run):
             raise InvalidInput(f"{name}: not used by the calibration run, so its activations' range is unknown")
         try:
             twins[layer] = ExactLayer(layer).to(layer.weight.device)
-            twins[layer].quantize(layer.weight, layer.bias, reaches[layer])
+            twins[layer].quantize(layer.weight, layer.bias, reaches[layer], typical[layer])
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
     twin = _replace(copied, twins).requires_grad_(False)
@@ -73,6 +75,23 @@ def to_exact(model, run):
         raise InvalidInput("float32 and float64 differ: the model does more than add, compare and re-arrange what its layers "
                            "return (or the run uses other data at each call)")
     return twin
+
+
+def _inputs_that_come_with(inputs, layer):
+    """The mean over calibration data of output times inputs, the shape of the layer's weight: half the gradient of the output's power."""
+    with torch.enable_grad():
+        weight = layer.weight.detach().requires_grad_()
+        bias = None if layer.bias is None else layer.bias.detach()
+        product = _apply(layer, inputs.detach(), weight, bias)
+        return torch.autograd.grad(product.square().sum() / 2, weight)[0]
+
+
+def _apply(layer, inputs, weight, bias):
+    """What the layer computes, with another weight."""
+    function = next((f for kind, f in CONVOLUTIONS.items() if isinstance(layer, kind)), None)
+    if function is None:
+        return F.linear(inputs, weight, bias)
+    return function(inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 @contextlib.contextmanager

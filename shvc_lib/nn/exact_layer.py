@@ -81,9 +81,10 @@ class ExactLayer(nn.Module):
         self.register_buffer("input_shift", torch.zeros((), dtype=torch.int16))
         self.arithmetic, self._cache = "float32", {}
 
-    def quantize(self, weight, bias, reach):
+    def quantize(self, weight, bias, reach, typical=None):
         """Fill in the integers from float weights, biases (or None) and the largest activation seen. Each channel gets the largest exponent
-        that keeps the bound. Raises InvalidInput where none does."""
+        that keeps the bound. typical: for each output the inputs that come with it, the shape of `weight` (see `balanced_rounding`).
+        Raises InvalidInput where no exponent keeps the bound."""
         weight = weight.detach().cpu().double().numpy()
         bias = np.zeros(len(weight)) if bias is None else bias.detach().cpu().double().numpy()
         if not (np.isfinite(weight).all() and np.isfinite(bias).all() and math.isfinite(reach)):
@@ -96,7 +97,12 @@ class ExactLayer(nn.Module):
         if shift.min() < _SHIFTS[0]:
             raise InvalidInput(f"weights too large for exact sums: a channel's add up to {np.abs(rows).sum(1).max():.3g}")
         scale = 2.0 ** shift.astype(np.float64)
-        self.weight.copy_(torch.from_numpy(np.rint(rows * scale[:, None]).reshape(weight.shape)))
+        whole = np.rint(rows * scale[:, None])
+        if typical is not None:
+            better = balanced_rounding(rows * scale[:, None], typical.detach().cpu().double().numpy().reshape(rows.shape))
+            fits = np.abs(better).sum(1) * REACH + np.abs(np.rint(bias * scale * 2.0**input_shift)) < SUM_LIMIT
+            whole = np.where(fits[:, None], better, whole)
+        self.weight.copy_(torch.from_numpy(whole.reshape(weight.shape)))
         self.bias.copy_(torch.from_numpy(np.rint(bias * scale * 2.0**input_shift)))
         self.weight_shift.copy_(torch.from_numpy(shift))
         self.input_shift.fill_(input_shift)
@@ -149,6 +155,23 @@ class ExactLayer(nn.Module):
         half = 1 << down >> 1
         whole += (down > 0) & ((rest > half) | (rest == half) & (whole & 1 == 1))  # to the nearest, halves to even, as torch.round
         return torch.from_numpy(whole.clip(-GRID_LIMIT, GRID_LIMIT) * 2.0**-GRID_BITS)
+
+
+def balanced_rounding(rows, typical):
+    """Round each row to integers so that it hardly changes its product with that row of `typical`: float64 (n, m) each -> float64 (n, m).
+
+    Rounding to the nearest makes errors of random signs, but a layer's inputs are not random: a bright area has all of them bright, and the errors add up. So
+    a few of the weights that lay nearest to the middle are rounded to the other side, until the errors cancel in the direction that matters.
+    """
+    whole = np.rint(rows)
+    for row, exact, along in zip(whole, rows, typical):
+        error = row - exact
+        excess = error @ along
+        helpful = np.flatnonzero((error * along * excess > 0))  # rounding these the other way brings the product nearer to what it was
+        order = helpful[np.argsort((1 - 2 * np.abs(error[helpful])) / np.abs(along[helpful]), kind="stable")]
+        turned = order[np.cumsum(np.abs(along[order])) <= abs(excess)]
+        row[turned] -= np.sign(error[turned])
+    return whole
 
 
 def correlate(x, weight, stride, padding, dilation, groups):
