@@ -20,15 +20,15 @@ KINDS = {"plain": {}, "split": {"split": 3}, "deterministic": {"deterministic": 
          "no skips": {"skips": "none"}, "means": {"skips": "means"}, "one level": {"levels": 1}}
 
 
-def photographs(count, side=32, seed=0, name="coffee"):
-    return data.patches([data.photograph(name)], side, count, seed)
+def photographs(count, side=32, seed=0, names=("coffee",)):
+    return data.patches([data.photograph(name) for name in names], side, count, seed)
 
 
 def lively(size=0.5, **arguments):
     """An untrained model after `prepare`, whose last layers, zero to begin with, got random weights, so that every network matters."""
     torch.manual_seed(0)
     model = models.build("SHVC", **{**TINY, **arguments})
-    model.prepare(torch.from_numpy(photographs(48, name="chelsea")))
+    model.prepare(torch.from_numpy(photographs(32, names=data.PHOTOGRAPHS)))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
