@@ -222,7 +222,7 @@ def test_every_kind_of_layer(kind):
     sums = twin.weight.long().flatten(1).abs().sum(1) * 2048 + twin.bias.abs()
     assert sums.max() < 1 << 24 and (sums > 1 << 22).all()  # and the bits that there are get used
     close = (twin(x) - layer(x)).abs().max()
-    assert close < 2e-2 and close > 0
+    assert close < 2.5e-2 and close > 0  # weights lie within 1 of what they were, not within a half: see `balanced_rounding`
 
 
 def test_the_bound_is_what_makes_sums_exact():
