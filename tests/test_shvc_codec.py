@@ -156,7 +156,7 @@ def test_the_elbo_under_integers_is_that_of_the_floats(kind, images):
     assert exact == pytest.approx(floats, rel=0.002)
     codec = shvc_codec.codec(twin, ONE)
     integers = sum(codec.bits(image) for image in images[:6]) / images[:6].size
-    assert integers == pytest.approx(floats, rel=0.005)
+    assert integers == pytest.approx(floats, rel=0.015)  # one z of every image
     assert shvc_codec.codec(twin, (6, *ONE)).bits(images[:6]) / images[:6].size == pytest.approx(integers, rel=0.01)
 
 
@@ -240,7 +240,7 @@ def test_floats_lose_images_and_the_exact_twin_none(kind, images):
 
     assert wrong(twin) == 0
     careless = shvc_codec.float_twin(model)
-    assert shvc_codec.codec(careless, ONE).bits(images[0]) == pytest.approx(shvc_codec.codec(twin, ONE).bits(images[0]), rel=0.01)
+    assert shvc_codec.codec(careless, ONE).bits(images[0]) == pytest.approx(shvc_codec.codec(twin, ONE).bits(images[0]), rel=0.03)  # another z
     if not wrong(careless):
         pytest.skip("this processor's kernels add in one order in one pass and step by step: floats happen to agree here")
 
