@@ -316,7 +316,6 @@ def test_codecs_of_other_sub_blocks_say_so(images):
         parts._inner().push(BitStack(), first)
 
 
-@pytest.mark.xfail(reason="a batch on one stack: push lays image after image, pop asks for sub-block after sub-block of all images")
 @pytest.mark.parametrize("kind", ["plain", "split", "deterministic"])
 def test_a_batch_on_one_stack_comes_back_or_is_refused(kind, images):
     _, twin = twin_of(kind)

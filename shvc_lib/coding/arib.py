@@ -10,8 +10,9 @@ q(z | x) = q(z | first). Then the stack moves in four steps (SHVC, Ryder et al. 
 
 *When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: zero words, the *filler*, are
 laid under the loan, as few as suffice, and their number is the last thing pushed (0.02 bits when there are none). The receiver knows it first, finds the words again
-when everything else is popped, and throws them away. A pop that reaches zeros takes, for every symbol, the one whose interval begins at 0; `mode_first` puts the
-distribution's mode there, so that what cannot be drawn is the best guess, at its own small price, and neither garbage nor the lowest bin. Taught in chapter 6.
+when everything else is popped, and throws them away. A pop that reaches zeros takes symbols whose intervals begin at 0: the first few for certain, and a symbol of a
+single count, the lowest bin of a window, again and again, for such an interval leaves the zeros as they are, at 24 bits each. `mode_first` puts the mode there. Then
+the first symbols beyond the loan are modes, after them the head is no longer zero, and the others come as if drawn, each at its own price. Taught in chapter 6.
 """
 
 from typing import Any, NamedTuple
@@ -66,11 +67,17 @@ def _fill(stack, words):
             own.push(np.zeros(2 * number, dtype=np.int32), _HALF_WORD)
 
 
+def _pieces(number, length):
+    """The bits of a number below its highest, at most 16 at a time, the lowest first: [(value, how many values it could have), ...]."""
+    sizes = [1 << min(16, length - 1 - first) for first in range(0, length - 1, 16)]
+    return [(number >> 16 * n & size - 1, size) for n, size in enumerate(sizes)]
+
+
 def _push_count(stack, words):
     for own, number in zip(_stacks(stack), words):
         length = int(number).bit_length()
-        if length > 1:
-            own.push(np.array([number - (1 << length - 1)]), Uniform(1 << length - 1))
+        for part, size in _pieces(int(number), length):
+            own.push(np.array([part]), Uniform(size))
         own.push(np.array([length]), _LENGTH)
 
 
@@ -78,7 +85,10 @@ def _pop_count(stack):
     words = []
     for own in _stacks(stack):
         length = int(own.pop(_LENGTH, 1)[0])
-        words.append(0 if length == 0 else (1 << length - 1) + (int(own.pop(Uniform(1 << length - 1), 1)[0]) if length > 1 else 0))
+        number = 1 if length else 0
+        for _, size in reversed(_pieces(0, length)):
+            number = number * size + int(own.pop(Uniform(size), 1)[0])
+        words.append(number)
     return words
 
 
@@ -132,7 +142,7 @@ def lend(split, stack, x):
                 stack.restore(before)
                 words = np.maximum(generous - np.maximum(plenty[0], 0) // WORD, 0)
                 while (found := possible(words)) is None:  # on a stack that was not empty, a bit more or less may be missing
-                    words = words + (words > 0)
+                    words = words + 1
             elif (generous := 2 * generous).bit_length() >= _LENGTHS:
                 raise OutOfBits("z takes more than half a million words beyond what the second part lends")
     _, full, left = found

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..errors import InvalidInput
 from ..nn.autoregression import SubpixelAutoregression, pairs, weak_shift
 from ..nn.blocks import Block
 from ..nn.distributions import logistic_log_mass, mixture_log_mass, round_to_grid, with_floor
@@ -71,6 +72,10 @@ class SHVC(nn.Module):
         self.levels, self.latents, self.deterministic, self.penalty, self.weak, self.fitted = levels, latents, deterministic, penalty, weak, skips == "fitted"
         self.ks = (k,) * (levels + 1) if isinstance(k, int) else tuple(k)
         self.split, self.order = self.ks[0]**2 if split is None else split, order
+        if any(own > 1 and own % 2 for own in self.ks) or len(self.ks) != levels + 1:
+            raise InvalidInput(f"k must be 1 or even, one for x and for each of the {levels} latents, got {k}")
+        if not 0 < self.split <= self.ks[0]**2 or self.split < self.ks[0]**2 and (order != "subpixel" or deterministic):
+            raise InvalidInput(f"split must be 1 to k^2 = {self.ks[0]**2}, got {split}; with less than k^2, sub-blocks must be those of eq 8 and the posterior stochastic")
         self.unit = math.lcm(2**levels, *(2**level * own for level, own in enumerate(self.ks)))
         self.posteriors = nn.ModuleList(Posterior(3 if level == 0 else latents, latents, width, 1, bfloat) for level in range(levels))
         outputs = [3 * 3 * COMPONENTS + 3] + [2 * latents + len(pairs(latents))] * levels

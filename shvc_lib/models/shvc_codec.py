@@ -125,13 +125,19 @@ class _Conditional:
             raise InvalidInput(f"sub-blocks of shape {y.shape} were given to a codec of {expected}")
         return y[None] if self.single else y
 
+    def _check(self, stack):
+        if len(self.blocks) > 1 and not hasattr(stack, "stacks"):  # pushed image by image, popped sub-block by sub-block: only on stacks of their own is that the same
+            raise InvalidInput("a batch of images needs a stack for each: use coding.lanes.Lanes")
+
     def push(self, stack, y):
+        self._check(stack)
         stack.push(np.ascontiguousarray(y), self._whole(self._batched(y)))
 
     def bits(self, y):
         return float(self._whole(self._batched(y)).bits(np.ascontiguousarray(y)).sum())
 
     def pop(self, stack):
+        self._check(stack)
         blocks = self.blocks.copy()
         for i in range(self.lo, self.hi):
             with torch.no_grad():
@@ -278,7 +284,7 @@ class Images:
 
 
 def codec(twin, shape):
-    """Codec of uint8 images of `shape`, (H, W, 3), or a batch (B, H, W, 3) over `coding.lanes.Lanes` (or one BitStack). Raises InvalidInput.
+    """Codec of uint8 images of `shape`, (H, W, 3), or a batch (B, H, W, 3) over `coding.lanes.Lanes`. Raises InvalidInput.
 
     SHVC: bits-back by Bit-Swap, push raises OutOfBits on a stack that holds too little. A model with a `split`: ArIB, from no initial bits. Deterministic: neither."""
     return Images(twin, shape).codec()

@@ -47,9 +47,9 @@ def unshuffle_kernel(channels, k):
 def space_to_depth(x, k, order="subpixel"):
     """(B, C, H, W) -> (B, C k^2, H / k, W / k), any dtype: a re-arrangement. Raises InvalidInput unless k divides H and W (see `padded`)."""
     batch, channels, height, width = x.shape
+    positions(channels, k, order)
     if height % k or width % k:
         raise InvalidInput(f"{height} x {width} is not a multiple of {k}: pad it first (nn.subpixel.padded)")
-    positions(channels, k, order)
     cells = x.reshape(batch, channels, height // k, k, width // k, k)
     axes = (0, 3, 5, 1, 2, 4) if order == "subpixel" else (0, 1, 3, 5, 2, 4)
     return cells.permute(axes).reshape(batch, channels * k * k, height // k, width // k)
@@ -58,9 +58,9 @@ def space_to_depth(x, k, order="subpixel"):
 def depth_to_space(y, k, order="subpixel"):
     """The inverse of `space_to_depth`: (B, C k^2, h, w) -> (B, C, h k, w k). Raises InvalidInput unless k^2 divides the channels."""
     batch, depth, height, width = y.shape
+    positions(depth, k, order)
     if depth % k**2:
         raise InvalidInput(f"{depth} channels cannot be shared out to {k} x {k} sub-pixels")
-    positions(depth // k**2, k, order)
     if order == "subpixel":
         cells = y.reshape(batch, k, k, depth // k**2, height, width).permute(0, 3, 4, 1, 5, 2)
     else:
