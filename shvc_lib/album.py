@@ -1,7 +1,7 @@
 """An album: many small images of one size in one file, each a stream of its own.
 
-A chain of bits-back codes decodes from its last image to its first, and whoever wants one of a thousand decodes, on average, five hundred. With ArIB every image
-starts from an empty stack, so images can be written by any number of processes, and be read one at a time, in any order:
+A chain of bits-back codes decodes from its last image to its first, and whoever wants one of a thousand decodes, on average, five hundred. With ArIB every
+image starts from an empty stack, so images can be written by any number of processes, and be read one at a time, in any order:
 
     album.write("cifar.shva", images, workers=2)      # the same bytes whatever the number of workers
     pictures = album.Album("cifar.shva")
@@ -20,9 +20,9 @@ The file, byte by byte (version 1; integers are little-endian):
 | 4 for each image | where its stream ends, from the end of this index |
 | rest | the streams: stacks of bits, or, where that is no longer, the pixels themselves and their CRC-32 |
 
-An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here every stack starts at 2^32 + the CRC-32 of its image's pixels, and what is
-left of it when everything has been popped is the checksum, at no cost. A damaged stream or index entry raises CorruptFile when its image is
-asked for; the other images are unharmed. Taught in chapter 6.
+An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here every stack starts at 2^32 + the CRC-32 of its image's
+pixels, and what is left of it when everything has been popped is the checksum, at no cost. A damaged stream or index entry raises CorruptFile when its
+image is asked for; the other images are unharmed. Taught in chapter 6.
 """
 
 import io
@@ -129,7 +129,9 @@ def encode(images, model=NETWORK, workers=1):
 
 
 def write(path, images, model=NETWORK, workers=1, force=False):
-    """`encode` to a file, which appears whole or not at all; an existing one is only replaced with `force`. Returns its path. Raises InvalidInput, UnknownModel."""
+    """`encode` to a file, which appears whole or not at all; an existing one is only replaced with `force`. Returns its path.
+
+    Raises InvalidInput, UnknownModel."""
     if Path(path).exists() and not force:
         raise InvalidInput(f"{path}: this file exists; say force=True to replace it")
     return write_bytes(path, encode(images, model, workers), force)

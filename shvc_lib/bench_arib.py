@@ -1,9 +1,9 @@
 """`python -m shvc_lib.bench arib`: what a single image costs under SHVC, SHVC-ArIB and a deterministic posterior (Figure 4 of the paper).
 
-The first test images of CIFAR-10, each coded by itself. SHVC is measured on random initial bits: its net cost, and how far it had to dip below them, which a file
-of one image would have to carry. The other two start from an empty stack, and what is counted is the stream that they leave, all of its bytes. Every stream is
-decoded alone, in shuffled order, and compared. Then: images that lend too little, albums written by several processes, and network evaluations and images
-per second both ways. Chapter 6 shows the result, data/results/arib_cifar10.json.
+The first test images of CIFAR-10, each coded by itself. SHVC is measured on random initial bits: its net cost, and how far it had to dip below them, which
+a file of one image would have to carry. The other two start from an empty stack, and what is counted is the stream that they leave, all of its bytes. Every
+stream is decoded alone, in shuffled order, and compared. Then: images that lend too little, albums written by several processes, and network evaluations
+and images per second both ways. Chapter 6 shows the result, data/results/arib_cifar10.json.
 """
 
 import hashlib
@@ -137,7 +137,8 @@ def parallel(images, chosen):
             if not np.array_equal(pictures[chosen], images[chosen]):
                 raise InvalidInput(f"image {chosen} did not come back")
             read, stream = counting.count, len(pictures._stream(chosen))
-    return {"images": len(images), "bytes": size, "sha256": sums, "random_access": {"image": chosen, "bytes_read": read, "stream_bytes": stream, "file_bytes": size}}
+    return {"images": len(images), "bytes": size, "sha256": sums,
+            "random_access": {"image": chosen, "bytes_read": read, "stream_bytes": stream, "file_bytes": size}}
 
 
 def classical(images, codecs=("PNG", "WebP slowest", "JPEG XL effort 9")):
@@ -167,7 +168,8 @@ def main(args, circumstances):
             decoded_alone(twin, images, streams)
         ideal = negative_elbo(twin, images)["total"] * images[0].size
         rows[name] = {"ideal": ideal, **{key: [int(v) for part in parts for v in part[key]] for key in parts[0]}}
-        print(f"{name:28} ideal {ideal:9.1f}, " + ", ".join(f"{k} {np.mean(v):9.1f}" for k, v in rows[name].items() if k != "ideal") + " bits per image", flush=True)
+        means = ", ".join(f"{key} {np.mean(values):9.1f}" for key, values in rows[name].items())
+        print(f"{name:28} {means} bits per image", flush=True)
     net, initial = np.array(rows[SHVC]["net"]), np.array(rows[SHVC]["initial"])
     for name in (ARIB, DETERMINISTIC):
         extra = np.array(rows[name]["bits"]) - net
@@ -184,7 +186,8 @@ def main(args, circumstances):
         edges[name] = {key: int(value[0]) for key, value in row.items()}
         print(f"{name:14} " + ", ".join(f"{k} {v}" for k, v in edges[name].items()))
     together = parallel(images, len(images) * 7 // 10)
-    print(f"album of {together['images']} images, {together['bytes']} bytes, by 1, 2, 4 processes: {len(set(together['sha256'].values()))} different file(s); {together['random_access']}")
+    print(f"album of {together['images']} images, {together['bytes']} bytes, by 1, 2, 4 processes: {len(set(together['sha256'].values()))} different file(s); "
+          f"{together['random_access']}")
     rates = {"evaluations": {str(side): evaluations(networks[ARIB], side) for side in (32, 64, 128)}, "images_per_second": speed(networks[ARIB], images)}
     print(rates["evaluations"], {k: round(v, 1) for k, v in rates["images_per_second"].items()})
     if args.json:

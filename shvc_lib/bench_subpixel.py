@@ -75,7 +75,8 @@ def main(args, circumstances):
     torch.set_num_threads(1)
     path = Path(args.json) if args.json else None
     kept = json.loads(path.read_text()) if path and path.exists() else {
-        "description": f"Small SHVCs on CIFAR-10, {args.steps} steps of 8 images each. bits_per_dim: negative ELBO (ideal) on the first {args.count} test images, two draws of z; "
+        "description": f"Small SHVCs on CIFAR-10, {args.steps} steps of 8 images each. bits_per_dim: negative ELBO (ideal) on the first "
+                       f"{args.count} test images, two draws of z; "
                        f"curve: while training, means of {EVERY} steps; densities: of each level's latents, in bins from {LOWEST}", "steps": args.steps,
                        **circumstances, "runs": {}}
     images, test = train._images(recipe_of("eq 8", 0, args.steps)), data.cifar10("test", args.count)
@@ -85,7 +86,8 @@ def main(args, circumstances):
             continue
         model, curve = trained(name, seed, args.steps, images)
         row = measure(model, test)
-        kept["runs"][key] = {"parameters": sum(p.numel() for p in model.parameters()), **row, "curve": [round(v, 5) for v in curve], "commit": circumstances["commit"]}
+        kept["runs"][key] = {"parameters": sum(p.numel() for p in model.parameters()), **row, "curve": [round(v, 5) for v in curve],
+                             "commit": circumstances["commit"]}
         print(f"{key:28} {row['bits_per_dim']:.4f} bits per dimension, " + ", ".join(f"{k} {v:.4f}" for k, v in row["parts"].items()), flush=True)
         if path:
             latest = json.loads(path.read_text()) if path.exists() else kept

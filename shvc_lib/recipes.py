@@ -87,7 +87,8 @@ for _recipe in (
     _shvc("shvc-deterministic-cifar10", arguments={"bfloat": True, "deterministic": True}, start="shvc-start"),
 ):
     RECIPES[_recipe.name] = _recipe
-RECIPES["shvc-tiny"] = _shvc("shvc-tiny", arguments={"levels": 2, "width": 16, "blocks": 1}, data="photographs", crop=32, steps=300, learning_rate=5e-3, warmup=20, ema=0.98)
+RECIPES["shvc-tiny"] = _shvc("shvc-tiny", arguments={"levels": 2, "width": 16, "blocks": 1}, data="photographs", crop=32, steps=300,
+                             learning_rate=5e-3, warmup=20, ema=0.98)
 RECIPES["vae-tiny"] = replace(_vae("vae-tiny", levels=2, width=16, latents=4), batch=16, steps=400, warmup=20, ema=0.98)
 
 

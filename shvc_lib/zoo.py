@@ -1,8 +1,9 @@
 """Trained networks by name: `zoo.load("vae-stochastic-2")`.
 
-They are the repository's files data/checkpoints/NAME.safetensors (or .safetensors.xz, compressed), exact twins (`nn.exact`, or `nn.partly_exact` for lossy models): numbers, nothing
-that could run. Beside each lies its model card NAME.json: the recipe, the data and the machine it was trained on, for how long, what it reached on which images, and the
-SHA-256 of the weights, which is checked before they are used. tools/ship_checkpoint.py makes both from a training run's folder. First used in chapter 2.
+They are the repository's files data/checkpoints/NAME.safetensors (or .safetensors.xz, compressed), exact twins (`nn.exact`, or `nn.partly_exact` for lossy
+models): numbers, nothing that could run. Beside each lies its model card NAME.json: the recipe, the data and the machine it was trained on, for how long,
+what it reached on which images, and the SHA-256 of the weights, which is checked before they are used. tools/ship_checkpoint.py makes both from a training
+run's folder. First used in chapter 2.
 """
 
 import hashlib

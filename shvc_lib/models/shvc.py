@@ -3,9 +3,9 @@
     p(x, z) = p(x | z_1) p(z_1 | z_2) ... p(z_L)          every factor by eq 9        (eq 11 of SHVC, Ryder et al. 2022)
     q(z | x) = q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_(L-1))                            (eq 12)
 
-z_l has half the resolution of what lies below it (the paper's repeated downsampling), so that at k = 2 it is just as large as the sub-blocks that it informs. x is a
-mixture of five discretised logistics per sub-pixel, a latent one discretised logistic on a grid of width 1: every log-mass is that of a bin, the
-ELBO is the code length that bits-back coding realises, and no scale can shrink below the grid to save bits that the coder cannot.
+z_l has half the resolution of what lies below it (the paper's repeated downsampling), so that at k = 2 it is just as large as the sub-blocks that it
+informs. x is a mixture of five discretised logistics per sub-pixel, a latent one discretised logistic on a grid of width 1: every log-mass is that of a
+bin, the ELBO is the code length that bits-back coding realises, and no scale can shrink below the grid to save bits that the coder cannot.
 
 | in the paper | here |
 | --- | --- |
@@ -40,7 +40,7 @@ REACH = 96.0  # posterior means stay within this many bins of 0
 
 
 class Posterior(nn.Module):
-    """q(z | below): a linear guess from 2 x 2 cells (1 x 1, for the twin's sake) and a network that corrects it; (B, C, H, W) -> means and log scales (B, latents, H/2, W/2)."""
+    """q(z | below): a linear guess from 2 x 2 cells and a network that corrects it; (B, C, H, W) -> means and log scales (B, latents, H/2, W/2)."""
 
     def __init__(self, channels, latents, width, blocks, bfloat):
         super().__init__()
@@ -62,9 +62,8 @@ class Posterior(nn.Module):
 
 class SHVC(nn.Module):
     """levels: L; latents: channels of each z; width: channels inside; blocks: residual blocks of a conditional; k: of x and of all latents, or a tuple
-    (x, z_1, ..., z_L); split, penalty, deterministic, order: see above; weak: weak autoregression over channels; skips: "fitted" (least squares, needs `prepare`),
-    "means" or "none"; bfloat: large convolutions in bfloat16 while training.
-    Images are uint8 (B, 3, H, W), H and W multiples of `unit`."""
+    (x, z_1, ..., z_L); split, penalty, deterministic, order: see above; weak: weak autoregression over channels; skips: "fitted" (least squares, needs
+    `prepare`), "means" or "none"; bfloat: large convolutions in bfloat16 while training. Images are uint8 (B, 3, H, W), H and W multiples of `unit`."""
 
     def __init__(self, levels=3, latents=4, width=32, blocks=2, k=2, split=None, penalty=0.0, deterministic=False, order="subpixel", weak=True,
                  skips="fitted", bfloat=False):
@@ -75,7 +74,8 @@ class SHVC(nn.Module):
         if any(own > 1 and own % 2 for own in self.ks) or len(self.ks) != levels + 1:
             raise InvalidInput(f"k must be 1 or even, one for x and for each of the {levels} latents, got {k}")
         if not 0 < self.split <= self.ks[0]**2 or self.split < self.ks[0]**2 and (order != "subpixel" or deterministic):
-            raise InvalidInput(f"split must be 1 to k^2 = {self.ks[0]**2}, got {split}; with less than k^2, sub-blocks must be those of eq 8 and the posterior stochastic")
+            raise InvalidInput(f"split must be 1 to k^2 = {self.ks[0]**2}, got {split}; with less than k^2, sub-blocks must be those of eq 8 and the "
+                               "posterior stochastic")
         self.unit = math.lcm(2**levels, *(2**level * own for level, own in enumerate(self.ks)))
         self.posteriors = nn.ModuleList(Posterior(3 if level == 0 else latents, latents, width, 1, bfloat) for level in range(levels))
         outputs = [3 * 3 * COMPONENTS + 3] + [2 * latents + len(pairs(latents))] * levels
@@ -176,9 +176,9 @@ class SHVC(nn.Module):
     def loss(self, images, noise):
         """(bits per dimension, the negative ELBO; a dict of its parts) for uint8 images and `self.noise`; while training with a `penalty`, eq 10 is added.
 
-        Parts: `x` and `z1` ... (each latent's prior less its posterior) sum to the ELBO; `lent`, H of q(z_1 | x), is what must be borrowed and `rest`, H of the sub-blocks
-        after `split`, is what ArIB lends; `short`: mean over images of max(0, lent - rest); all in bits per dimension;
-        `lambda`, while it weighs on anything.
+        Parts: `x` and `z1` ... (each latent's prior less its posterior) sum to the ELBO; `lent`, H of q(z_1 | x), is what must be borrowed and `rest`, H of
+        the sub-blocks after `split`, is what ArIB lends; `short`: mean over images of max(0, lent - rest); all in bits per dimension; `lambda`, while it
+        weighs on anything.
         """
         nats_per_bit = math.log(2) * images.numel()
         below, latents, lent = self.pixels(images), [], []

@@ -126,7 +126,7 @@ class _Conditional:
         return y[None] if self.single else y
 
     def _check(self, stack):
-        if len(self.blocks) > 1 and not hasattr(stack, "stacks"):  # pushed image by image, popped sub-block by sub-block: only on stacks of their own is that the same
+        if len(self.blocks) > 1 and not hasattr(stack, "stacks"):  # pushed image by image, popped sub-block by sub-block
             raise InvalidInput("a batch of images needs a stack for each: use coding.lanes.Lanes")
 
     def push(self, stack, y):
@@ -236,10 +236,8 @@ class Images:
     def prior(self):
         """Codec of z_1: by Bit-Swap from all latents above."""
         levels = range(1, self.twin.levels)
-        return self._chain([lambda z, level=level: self.latent(level, z) for level in levels], [lambda z, level=level: self.posterior(level + 1, z) for level in levels])
-
-    def _chain(self, likelihoods, posteriors):
-        top = self.latent(self.twin.levels, None)
+        top, likelihoods = self.latent(self.twin.levels, None), [lambda z, level=level: self.latent(level, z) for level in levels]
+        posteriors = [lambda z, level=level: self.posterior(level + 1, z) for level in levels]
         return bit_swap(top, likelihoods, posteriors) if likelihoods else top
 
     def split(self):
@@ -286,5 +284,6 @@ class Images:
 def codec(twin, shape):
     """Codec of uint8 images of `shape`, (H, W, 3), or a batch (B, H, W, 3) over `coding.lanes.Lanes`. Raises InvalidInput.
 
-    SHVC: bits-back by Bit-Swap, push raises OutOfBits on a stack that holds too little. A model with a `split`: ArIB, from no initial bits. Deterministic: neither."""
+    SHVC: bits-back by Bit-Swap, push raises OutOfBits on a stack that holds too little. A model with a `split`: ArIB, from no initial bits.
+    Deterministic: neither."""
     return Images(twin, shape).codec()

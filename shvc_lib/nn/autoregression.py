@@ -12,9 +12,9 @@ by a network; within a sub-block the C channels of a pixel follow one another by
 per-pixel model, one pixel after the other in raster order.
 
 *One pass.* Sub-blocks are slices of a volume (B, C, k^2, h, w), and a 3-D convolution whose kernel is masked along the new axis, so that slice i sees
-slices i - 1, i - 2, ... only, evaluates all conditionals at once. A kernel of depth 2 D - 1 whose last D slices are zero computes the same as one of depth D - 1
-after padding by D - 1 slices in front, which is what is done here. All further layers look at one slice at a time. `step` evaluates a single slice, for
-decoding: a window of the same volume under the same kernel. In floats the two differ in their last digits, and the decoder is lost; exact twins
+slices i - 1, i - 2, ... only, evaluates all conditionals at once. A kernel of depth 2 D - 1 whose last D slices are zero computes the same as one of depth
+D - 1 after padding by D - 1 slices in front, which is what is done here. All further layers look at one slice at a time. `step` evaluates a single slice,
+for decoding: a window of the same volume under the same kernel. In floats the two differ in their last digits, and the decoder is lost; exact twins
 (`nn.exact`) return the same integers.
 
 *Skips.* A linear prediction of every channel from what is known within `REACH` pixels stands beside the network, and the network only corrects it. It begins as
@@ -131,7 +131,8 @@ class SubpixelAutoregression(nn.Module):
         return self.skip(blocks if context is None else torch.cat([context, blocks], 1)).unflatten(1, (self.count, self.channels))
 
     def _network(self, volume, features, chosen):
-        """volume: (B, C, depth + n - 1, h, w), the slices before the n = len(chosen) chosen ones (k = 1: anything of that batch and size) -> (B, n, outputs, h, w)."""
+        """(B, n, outputs, h, w) for the n = len(chosen) chosen sub-blocks. volume: (B, C, depth + n - 1, h, w), the slices before them (k = 1: anything of that
+        batch and size)."""
         with torch.autocast(volume.device.type, torch.bfloat16, enabled=self.bfloat and self.training):
             hidden = self.place[chosen].T[None, :, :, None, None]
             if features is not None:

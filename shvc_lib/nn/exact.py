@@ -111,8 +111,8 @@ def arithmetic(twin, name):
 
 
 def save_exact(twin, path):
-    """Write a twin's integers to a safetensors file: int16 and int32 (what else the model holds in floats is on the grid of 2^-12). If its name ends in .xz it is
-    compressed: small integers take up more room than they need."""
+    """Write a twin's integers to a safetensors file: int16 and int32 (what else the model holds in floats is on the grid of 2^-12). If its name
+    ends in .xz it is compressed: small integers take up more room than they need."""
     data = save(exact_tensors(twin), metadata={"shvc": json.dumps(_FORMAT)})
     Path(path).write_bytes(lzma.compress(data, preset=9) if Path(path).suffix == ".xz" else data)
 
@@ -128,7 +128,8 @@ def load_exact(model, path):
 def exact_tensors(twin):
     """{name: tensor of integers} that a twin is made of."""
     loose = _loose_floats(twin)
-    return {name: ((values * 2**GRID_BITS).to(torch.int32) if name in loose else values).cpu().clone().contiguous() for name, values in twin.state_dict().items()}
+    return {name: ((values * 2**GRID_BITS).to(torch.int32) if name in loose else values).cpu().clone().contiguous()
+            for name, values in twin.state_dict().items()}
 
 
 def with_exact_tensors(model, tensors, path):

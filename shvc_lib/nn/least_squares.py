@@ -18,8 +18,9 @@ def fit(module, blocks, context=None, ridge=1e-3):
     """Set the linear skip of a `SubpixelAutoregression` to the least-squares predictors of `blocks` (B, C k^2, h, w) from themselves and
     `context` (B, K, h, w), within the skip's mask.
 
-    ridge: variance of the noise imagined on every input, in squares of its unit. Returns (spread, factors): the standard deviations of what remains when the earlier channels of
-    the sub-block are known, too, (k^2, C), and the weak factors that do this, (k^2, C (C - 1) / 2) in the order of `pairs`. float64 tensors, in the unit of `blocks`.
+    ridge: variance of the noise imagined on every input, in squares of its unit. Returns (spread, factors): the standard deviations of what remains when
+    the earlier channels of the sub-block are known, too, (k^2, C), and the weak factors that do this, (k^2, C (C - 1) / 2) in the order of `pairs`. float64
+    tensors, in the unit of `blocks`.
     """
     inputs = blocks if context is None else torch.cat([context, blocks], 1)
     size, outputs, mask = inputs.shape[1] * 9 + 1, blocks.shape[1], module.skip.parametrizations.weight[0].mask

@@ -8,7 +8,8 @@ Both orders of the C k^2 channels are convolutions with stride k whose kernels h
     "subpixel"  n = c + C (w + k h): eq 8; the C colours of one sub-pixel stand side by side, k^2 *sub-blocks* of C channels each
 
 Only in the second are the channels of a sub-block values of one and the same pixel, which is what weak autoregression over them is for
-(`nn.autoregression`). Eq 5 prints h = floor(n / k) mod k and w = n mod k, and leaves the colour to the groups of the depthwise convolution. Taught in chapter 5.
+(`nn.autoregression`). Eq 5 prints h = floor(n / k) mod k and w = n mod k, and leaves the colour to the groups of the depthwise convolution. Taught in
+chapter 5.
 """
 
 import numpy as np
