@@ -19,6 +19,7 @@ _LOGISTIC = math.log(math.sqrt(3) / math.pi)  # scale of a logistic of standard 
 @torch.no_grad()
 def begin(model, images):
     """Set the linear parts of `model` from uint8 images (N, H, W, 3), cropped to multiples of its unit. Deterministic."""
+    images = torch.as_tensor(images)
     height, width = (side // model.unit * model.unit for side in images.shape[1:3])
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES, :height, :width].permute(0, 3, 1, 2)
     values, generator = [model.pixels(chosen)], torch.Generator().manual_seed(0)
