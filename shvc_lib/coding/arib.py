@@ -10,10 +10,9 @@ q(z | x) = q(z | first). Then the stack moves in four steps (SHVC, Ryder et al. 
 
 *When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: zero words, the *filler*, are laid
 under the loan, as few as suffice, and their number is the last thing pushed (0.02 bits when there are none). The receiver knows it first, finds the words
-again when everything else is popped, and throws them away. A pop that reaches zeros takes symbols whose intervals begin at 0: the first few for certain,
-and a symbol of a single count, the lowest bin of a window, again and again, for such an interval leaves the zeros as they are, at 24 bits each.
-`mode_first` puts the mode there. Then the first symbols beyond the loan are modes, after them the head is no longer zero, and the others come as if drawn,
-each at its own price. Taught in chapter 6.
+again when everything else is popped, and throws them away. A word of zeros that reaches the coder's head makes a pop come out at the left end of [0, 1). In the
+order of the values that is the lowest bin of a window, far from anything likely, and most of the word is gone. `mode_first` puts the mode there. The symbols
+between come as if drawn, each at its own price. Taught in chapter 6.
 """
 
 from typing import Any, NamedTuple
