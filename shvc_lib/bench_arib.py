@@ -58,7 +58,7 @@ def with_initial_bits(twin, images):
 
 
 def alone(twin, images):
-    """(streams, {bits: of each stream; rest, lent, filler: see `coding.arib.Loan`, with ArIB}) of a batch, from empty stacks."""
+    """(streams, {bits: of each stream; rest, lent, overdrawn: see `coding.arib.Loan`, with ArIB}) of a batch, from empty stacks."""
     lanes, coder, found = Lanes([BitStack() for _ in images]), shvc_codec.Images(twin, images.shape), {}
     if twin.deterministic:
         coder.codec().push(lanes, images)
@@ -175,8 +175,7 @@ def main(args, circumstances):
         extra = np.array(rows[name]["bits"]) - net
         print(f"{name:28} {extra.mean():+8.1f} +- {extra.std() / len(extra)**0.5:.1f} bits beyond SHVC's net, which borrows {initial.mean():.1f} initial bits")
     arib = rows[ARIB]
-    met = np.array(arib["rest"]) >= np.array(arib["lent"])
-    print(f"H_p(rest) >= H_q(z) for {met.sum()} of {len(met)} images; filler: {np.mean(arib['filler']):.2f} bits per image")
+    print(f"H_p(rest) >= H_q(z) for {len(images) - sum(arib['overdrawn'])} of {len(images)} images; the others were overdrawn")
     others = classical(images)
     print(", ".join(f"{name} {bits:.1f}" for name, bits in others.items()) + " bits per image, each a file of its own")
     edges = {}

@@ -78,7 +78,7 @@ for _recipe in (
 ):
     RECIPES[_recipe.name] = _recipe
 # Chapters 5 to 7: SHVC on CIFAR-10, sized for one CPU core. The three that chapter 6 compares share their first 9000 steps. At lambda = 1 the penalty of
-# eq 10 is what a shortage costs: a bit that is missing must be sent as filler.
+# eq 10 is what a shortage costs at most: a bit that z cannot borrow does not come back.
 _shvc = partial(Recipe, model="SHVC", batch=8, steps=9_000, learning_rate=4e-3, ema=0.998)
 for _recipe in (
     _shvc("shvc-start", arguments={"bfloat": True}, learning_rate=5e-3),

@@ -8,13 +8,15 @@ q(z | x) = q(z | first). Then the stack moves in four steps (SHVC, Ryder et al. 
     push first under p(first | z)
     push z under p(z)                          and what was taken has been put to use.
 
-*When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: zero words, the *filler*, are laid
-under the loan, as few as suffice, and their number is the last thing pushed (0.02 bits when there are none). The receiver knows it first, finds the words
-again when everything else is popped, and throws them away. A word of zeros that reaches the coder's head makes a pop come out at the left end of [0, 1). In the
-order of the values that is the lowest bin of a window, far from anything likely, and most of the word is gone. `mode_first` puts the mode there. The symbols
-between come as if drawn, each at its own price. Taught in chapter 6.
+*When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: here, and nowhere else, a stack may be
+*overdrawn*. When its last word is used up, its head is a number below 2^32 that every further pop makes smaller, and soon it is 0. Popping from 0 gives the
+symbol whose interval begins at 0, takes nothing, leaves 0, and pushing that symbol on 0 leaves 0, too: the exact inverse. `mode_first` turns intervals round so
+that this symbol is the mode. So an image that lends itself too little codes what it can as a draw and the rest of z as its best guess, as a deterministic
+posterior would. No filler is sent, nothing has to be counted, and the receiver ends with the empty stack that the sender began with. In the order of the
+values the symbol at 0 would be the lowest bin, far from anything likely. Taught in chapter 6.
 """
 
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,21 +27,17 @@ from .cdf import Categorical, Uniform
 from .codec import Codec, all_or_nothing
 from .rans import PRECISION, TOTAL, WORD
 
-_HALF_WORD = Uniform(1 << WORD // 2)
-_LENGTHS = 20  # bit lengths of the number of filler words: 0 for none, up to 2^19 - 1 words
-_NONE = TOTAL - (TOTAL >> 6)
-_RARE = [TOTAL >> 6 + n for n in range(1, _LENGTHS - 1)]
-_LENGTH = Categorical(np.array([_NONE, *_RARE, TOTAL - _NONE - sum(_RARE)]))
-_FIRST_TRY = 256  # words
+_HALF_WORD, _PADDING = Uniform(1 << WORD // 2), np.full(2, (1 << WORD // 2) - 1, dtype=np.int32)
+_PADDED = Categorical(np.array([TOTAL - (TOTAL >> 6), TOTAL >> 6]))  # "the code ends on a regular stack": 0.02 bits
 
 
 class Loan(NamedTuple):
-    """What one push lent itself, in bits: int, or int64 arrays over `Lanes`. `rest`: growth by the second part; `lent`: what z took of it and of the filler;
-    `filler`: bits of filler words."""
+    """What one push lent itself: int, or int64 arrays over `Lanes`. `rest`: growth by the second part in bits; `lent`: bits that z took; `overdrawn`: whether
+    some of z had to do without, bool."""
 
     rest: Any
     lent: Any
-    filler: Any
+    overdrawn: Any
 
 
 def mode_first(cdf):
@@ -57,39 +55,37 @@ def mode_first(cdf):
 
 
 def _stacks(stack):
-    """The BitStacks that a BitStack or Lanes consist of."""
-    return getattr(stack, "stacks", [stack])
+    """The BitStacks that a BitStack or Lanes consist of, however wrapped."""
+    return _stacks(stack._stack) if isinstance(stack, _Metered) else getattr(stack, "stacks", [stack])
 
 
-def _fill(stack, words):
-    for own, number in zip(_stacks(stack), words):
-        if number:
-            own.push(np.zeros(2 * number, dtype=np.int32), _HALF_WORD)
-
-
-def _pieces(number, length):
-    """The bits of a number below its highest, at most 16 at a time, the lowest first: [(value, how many values it could have), ...]."""
-    sizes = [1 << min(16, length - 1 - first) for first in range(0, length - 1, 16)]
-    return [(number >> 16 * n & size - 1, size) for n, size in enumerate(sizes)]
-
-
-def _push_count(stack, words):
-    for own, number in zip(_stacks(stack), words):
-        length = int(number).bit_length()
-        for part, size in _pieces(int(number), length):
-            own.push(np.array([part]), Uniform(size))
-        own.push(np.array([length]), _LENGTH)
-
-
-def _pop_count(stack):
-    words = []
+@contextmanager
+def _overdraft(stack):
+    """Within it the stack may be overdrawn."""
+    before = [own.overdraft for own in _stacks(stack)]
     for own in _stacks(stack):
-        length = int(own.pop(_LENGTH, 1)[0])
-        number = 1 if length else 0
-        for _, size in reversed(_pieces(0, length)):
-            number = number * size + int(own.pop(Uniform(size), 1)[0])
-        words.append(number)
-    return words
+        own.overdraft = True
+    try:
+        yield
+    finally:
+        for own, old in zip(_stacks(stack), before):
+            own.overdraft = old
+
+
+def _settle(stack):
+    """Make a regular stack of one that holds a number below 2^32 even now (after a few symbols, or under a model that is sure of everything)."""
+    for own in _stacks(stack):
+        short = own.bits < 0
+        if short:
+            own.push(_PADDING, _HALF_WORD)
+        own.push(np.array([short], dtype=np.int32), _PADDED)
+
+
+def _unsettle(stack):
+    """The inverse of `_settle`. Raises CorruptFile."""
+    for own in _stacks(stack):
+        if own.pop(_PADDED, 1)[0] and not np.array_equal(own.pop(_HALF_WORD, 2), _PADDING):
+            raise CorruptFile("the padding of the stack is not what it must be: the stream is damaged")
 
 
 class Split(NamedTuple):
@@ -103,58 +99,26 @@ class Split(NamedTuple):
 
 
 def lend(split, stack, x):
-    """Push x = (first, second) onto `stack`, a BitStack or Lanes, and return the Loan. Raises InvalidInput, and OutOfBits should half a million filler words
-    not suffice; the stack is then as it was."""
+    """Push x = (first, second) onto `stack`, a BitStack or Lanes, and return the Loan. Raises InvalidInput; the stack is then as it was."""
     if not isinstance(x, (tuple, list)) or len(x) != 2:
         raise InvalidInput("an ArIB code takes a pair, (first, second)")
-    rest, posterior = split.rest(x[0]), split.posterior(x[0])
-    start = np.array([own.bits for own in _stacks(stack)])
-
-    def attempt(words):
-        """(bits above the start, on each stack: at the lowest, after the loan, after z was taken)."""
-        metered = _Metered(stack)
-        metered.lowest = np.full(len(start), np.iinfo(np.int64).max)
-        _fill(stack, words)
-        rest.push(metered, x[1])
-        full = np.array([own.bits for own in _stacks(stack)])
-        z = posterior.pop(metered)
-        left = np.array([own.bits for own in _stacks(stack)])
+    metered, start = _Metered(stack), stack.bits
+    with all_or_nothing(stack), _overdraft(stack):
+        split.rest(x[0]).push(metered, x[1])
+        full = stack.bits
+        z = split.posterior(x[0]).pop(metered)
+        left = stack.bits
         split.likelihood(z).push(metered, x[0])
         split.prior.push(metered, z)
-        _push_count(stack, words)
-        return metered.lowest - start, full - start, left - start
-
-    def possible(words):
-        before = stack.copy()
-        try:
-            return attempt(words)
-        except OutOfBits:
-            stack.restore(before)
-            return None
-
-    with all_or_nothing(stack):
-        words = np.zeros(len(start), dtype=np.int64)
-        found, generous = possible(words), _FIRST_TRY
-        while found is None:  # how much is enough? Lay plenty underneath and see how much of it stays untouched
-            before = stack.copy()
-            plenty = possible(words + generous)
-            if plenty is not None:
-                stack.restore(before)
-                words = np.maximum(generous - np.maximum(plenty[0], 0) // WORD, 0)
-                while (found := possible(words)) is None:  # on a stack that was not empty, a bit more or less may be missing
-                    words = words + 1
-            elif (generous := 2 * generous).bit_length() >= _LENGTHS:
-                raise OutOfBits("z takes more than half a million words beyond what the second part lends")
-    _, full, left = found
-    loan = Loan(full - WORD * words, full - left, WORD * words)
-    return loan if hasattr(stack, "stacks") else Loan(*(int(v[0]) for v in loan))
+        _settle(stack)
+    return Loan(full - start, full - left, metered.lowest < 0)
 
 
 def arib(prior, likelihood, posterior, rest):
     """Codec of x = (first, second): see `Split` for the arguments. Works on an empty stack.
 
-    push raises InvalidInput; pop raises OutOfBits, or CorruptFile when it finds what no push left. `bits(x)` is the net cost for one z, drawn by bits
-    that are always the same, with no filler: a stack that had to lay some under the loan grows by more.
+    push raises InvalidInput; pop raises OutOfBits or CorruptFile when it finds what no push left. `bits(x)` is the net cost for one z, drawn by bits
+    that are always the same; a stack that had to be overdrawn grows by more.
     """
     split = Split(prior, likelihood, posterior, rest)
 
@@ -162,8 +126,8 @@ def arib(prior, likelihood, posterior, rest):
         lend(split, stack, x)
 
     def pop(stack):
-        with all_or_nothing(stack):
-            words = _pop_count(stack)
+        with all_or_nothing(stack), _overdraft(stack):
+            _unsettle(stack)
             z = prior.pop(stack)
             first = likelihood(z).pop(stack)
             try:
@@ -171,9 +135,8 @@ def arib(prior, likelihood, posterior, rest):
             except InvalidInput as error:
                 raise CorruptFile(f"this codec has not written what is on the stack, or other numbers came out of its model: {error}") from None
             second = rest(first).pop(stack)
-            for own, number in zip(_stacks(stack), words):
-                if number and own.pop(_HALF_WORD, 2 * number).any():
-                    raise CorruptFile("the filler under the loan is not what it must be: the stream is damaged")
+            if any(own.bits < 0 for own in _stacks(stack)):
+                raise OutOfBits("the stack held too little for this code: the stream is damaged or not whole")
             return first, second
 
     def bits(x):

@@ -66,6 +66,8 @@ class _Chunk(NamedTuple):
 class BitStack:
     """An empty stack. See `random` and `from_bytes` for stacks that hold something."""
 
+    overdraft = False  # whether pops may go on when nothing is left, and push back what they took: for `coding.arib` alone
+
     def __init__(self):
         self._ans, self._deep = _coder([0, 1]), None  # the top, and the chunk below it
 
@@ -130,7 +132,7 @@ class BitStack:
 
     @property
     def bits(self):
-        """Bits on the stack, 0 when empty (the head's position counts as the sentinel it is and not as content)."""
+        """Bits on the stack, 0 when empty (the head's position counts as the sentinel it is and not as content); less than 0 while it is overdrawn."""
         return int(self._ans.num_valid_bits()) - _SENTINEL_BITS + WORD * self._depth
 
     def copy(self):
@@ -203,7 +205,7 @@ class BitStack:
             for first in range(0, number, step):
                 last = min(first + step, number)
                 offsets[first:last] = self._decode(cdf, first, last)
-                if self._ans.num_words() < 2:  # the head fell below 2^32 with no word left to refill it
+                if self._ans.num_words() < 2 and not self.overdraft:  # the head fell below 2^32 with no word left to refill it
                     self._put_back(offsets[:last], cdf)
                     raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
         return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
