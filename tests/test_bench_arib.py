@@ -17,6 +17,7 @@ TILES = data.patches([data.photograph("coffee")], 32, 3, seed=8)
 
 def test_a_thousand_images_were_coded_by_each():
     assert RESULT["images"] == 1000 and set(MODELS) == {SHVC, ARIB, DETERMINISTIC}
+    assert set(MODELS[ARIB]) == {"ideal", "bits", "rest", "lent", "overdrawn"}
     assert all(len(value) == 1000 for row in MODELS.values() for key, value in row.items() if key != "ideal")
 
 
@@ -35,8 +36,7 @@ def test_the_order_of_the_three_is_that_of_figure_4():
 
 def test_streams_are_as_long_as_the_model_asks_for():
     for name in (ARIB, DETERMINISTIC):
-        filler = MODELS[name].get("filler", np.zeros(1)).mean()
-        assert -5 < MODELS[name]["bits"].mean() - filler - MODELS[name]["ideal"] < 45, name  # 40 bits of flush at the most, and one draw of z
+        assert -5 < MODELS[name]["bits"].mean() - MODELS[name]["ideal"] < 45, name  # 40 bits of flush at the most, and one draw of z
     assert abs(MODELS[SHVC]["net"].mean() - MODELS[SHVC]["ideal"]) < 6
 
 
@@ -60,11 +60,17 @@ def test_the_album_of_the_readme(tmp_path, monkeypatch):
     assert np.array_equal(names["tile"], names["images"][7])
 
 
-def test_filler_is_laid_where_the_loan_is_too_small_and_nowhere_else():
-    rest, lent, filler = (MODELS[ARIB][key] for key in ("rest", "lent", "filler"))
-    assert np.all(lent <= rest + filler) and np.all(filler % 32 == 0)
-    assert (filler > 0).sum() >= (rest < lent).sum() and (rest >= lent).mean() > 0.97
-    assert np.all(filler[filler > 0] - 32 < 32 + np.maximum(lent - rest, 0)[filler > 0] + 600)
+def test_overdrawn_is_where_the_loan_is_too_small_and_nowhere_else():
+    rest, lent, overdrawn = (MODELS[ARIB][key] for key in ("rest", "lent", "overdrawn"))
+    assert set(overdrawn.tolist()) == {0, 1} and np.array_equal(overdrawn, lent > rest)
+    assert 1000 - overdrawn.sum() >= 980 and np.all(lent <= rest + 32) and np.all(lent > 0)
+
+
+def test_an_overdrawn_image_costs_less_than_most():
+    """It is flat; and what z could not borrow is a guess no dearer than that of the deterministic network."""
+    bits, overdrawn = MODELS[ARIB]["bits"], MODELS[ARIB]["overdrawn"] == 1
+    assert bits[overdrawn].max() < bits[~overdrawn].mean()
+    assert np.all(bits[overdrawn] < MODELS[DETERMINISTIC]["bits"][overdrawn])
 
 
 def test_every_number_of_processes_wrote_the_same_album_and_one_image_is_read_alone():
@@ -91,7 +97,9 @@ def test_images_that_are_no_photographs_come_out_again(name):
 
 
 def test_some_flat_images_lend_too_little():
-    assert RESULT["edge"]["black"]["filler"] > 0 and RESULT["edge"]["noise"]["filler"] == 0
+    assert all(set(row) == {"bits", "rest", "lent", "overdrawn"} for row in RESULT["edge"].values())
+    assert all(row["overdrawn"] == (row["lent"] > row["rest"]) and row["lent"] <= row["rest"] + 32 for row in RESULT["edge"].values())
+    assert RESULT["edge"]["black"]["overdrawn"] == 1 and RESULT["edge"]["noise"]["overdrawn"] == 0
 
 
 def test_the_first_images_come_out_again():
