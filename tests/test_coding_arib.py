@@ -544,7 +544,6 @@ def test_one_inside_the_other():
     assert np.array_equal(first, x[0]) and equal(second, x[1])
 
 
-@pytest.mark.xfail(raises=OutOfBits, reason="an inner code that began on an overdrawn stack ends on one, and takes it for damage")
 @pytest.mark.parametrize("first", [1, 2, 9])
 def test_one_above_the_other(first):
     """An ArIB code as the prior of another, begun on a stack that is overdrawn already."""

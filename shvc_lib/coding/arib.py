@@ -8,12 +8,12 @@ q(z | x) = q(z | first). Then the stack moves in four steps (SHVC, Ryder et al. 
     push first under p(first | z)
     push z under p(z)                          and what was taken has been put to use.
 
-*When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: here, and nowhere else, a stack may be
-*overdrawn*. When its last word is used up, its head is a number below 2^32 that every further pop makes smaller, and soon it is 0. Popping from 0 gives the
-symbol whose interval begins at 0, takes nothing, leaves 0, and pushing that symbol on 0 leaves 0, too: the exact inverse. `mode_first` turns intervals round so
-that this symbol is the mode. So an image that lends itself too little codes what it can as a draw and the rest of z as its best guess, as a deterministic
-posterior would. No filler is sent, nothing has to be counted, and the receiver ends with the empty stack that the sender began with. In the order of the
-values the symbol at 0 would be the lowest bin, far from anything likely. Taught in chapter 6.
+*When the loan is too small.* A flat image's second part may hold fewer bits than z takes. Nothing forbids such an image: here, and nowhere else, a stack may
+be *overdrawn*. When its last word is used up, its head falls below 2^32, soon below 2^24. From there on a pop only subtracts the beginning of its symbol's
+interval, until the head rests on symbols whose interval begins at 0: they take nothing, and pushing them puts nothing back, the exact inverse. `mode_first`
+turns intervals round so that these symbols are the modes. So an image that lends itself too little codes what it can as a draw and the rest of z as its best
+guess, as a deterministic posterior would. No filler is sent, nothing has to be counted, and the receiver ends with the empty stack that the sender began
+with. In the order of the values these symbols would be the lowest bins, far from anything likely. Taught in chapter 6.
 """
 
 from contextlib import contextmanager
@@ -84,7 +84,7 @@ def _settle(stack):
 def _unsettle(stack):
     """The inverse of `_settle`. Raises CorruptFile."""
     for own in _stacks(stack):
-        if own.pop(_PADDED, 1)[0] and not np.array_equal(own.pop(_HALF_WORD, 2), _PADDING):
+        if own.pop(_PADDED, 1)[0] and not (np.array_equal(own.pop(_HALF_WORD, 2), _PADDING) and own.bits < 0):
             raise CorruptFile("the padding of the stack is not what it must be: the stream is damaged")
 
 
@@ -126,6 +126,7 @@ def arib(prior, likelihood, posterior, rest):
         lend(split, stack, x)
 
     def pop(stack):
+        begun = [own.overdraft for own in _stacks(stack)]  # within another ArIB code, which may have come here overdrawn
         with all_or_nothing(stack), _overdraft(stack):
             _unsettle(stack)
             z = prior.pop(stack)
@@ -135,7 +136,7 @@ def arib(prior, likelihood, posterior, rest):
             except InvalidInput as error:
                 raise CorruptFile(f"this codec has not written what is on the stack, or other numbers came out of its model: {error}") from None
             second = rest(first).pop(stack)
-            if any(own.bits < 0 for own in _stacks(stack)):
+            if any(own.bits < 0 and not before for own, before in zip(_stacks(stack), begun)):
                 raise OutOfBits("the stack held too little for this code: the stream is damaged or not whole")
             return first, second
 

@@ -66,7 +66,7 @@ class _Chunk(NamedTuple):
 class BitStack:
     """An empty stack. See `random` and `from_bytes` for stacks that hold something."""
 
-    overdraft = False  # whether pops may go on when nothing is left, and push back what they took: for `coding.arib` alone
+    overdraft = False  # whether pops may go on when nothing is left: for `coding.arib` alone
 
     def __init__(self):
         self._ans, self._deep = _coder([0, 1]), None  # the top, and the chunk below it
