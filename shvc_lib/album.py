@@ -111,6 +111,7 @@ def _map(function, arguments, workers):
 def encode(images, model=NETWORK, workers=1):
     """The bytes of an album of uint8 images (N, H, W, 3), the same whatever `workers`, the number of processes.
 
+    In a script of your own, call it under `if __name__ == "__main__":` when there is more than one, for Python starts them by importing the script.
     H and W: multiples of what the network halves them to, 8 for those that are here. Raises InvalidInput and UnknownModel.
     """
     images = np.ascontiguousarray(images)
