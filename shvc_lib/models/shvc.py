@@ -22,7 +22,6 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..errors import InvalidInput
 from ..nn.autoregression import SubpixelAutoregression, pairs, weak_shift

@@ -4,7 +4,6 @@ The best linear predictor of a channel from what is known of its surroundings so
 seconds, and a network that begins there need not spend its first thousand steps finding it. Taught in chapter 5.
 """
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
