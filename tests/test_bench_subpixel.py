@@ -10,8 +10,6 @@ import torch
 from shvc_lib import bench_subpixel, data, models, results, train
 from shvc_lib.models.shvc import LOWEST, SIZE
 
-KEPT = results.FOLDER / "subpixel_ablations.json"
-
 
 @pytest.fixture(scope="module")
 def images():
@@ -80,8 +78,6 @@ def test_a_trained_run_averages_its_curve(images, monkeypatch):
 
 @pytest.fixture(scope="module")
 def kept():
-    if not KEPT.is_file():
-        pytest.skip("data/results/subpixel_ablations.json is not here: python -m shvc_lib.bench subpixel makes it")
     return results.load("subpixel_ablations")
 
 

@@ -1,6 +1,5 @@
 """Encode a batch of 64, decode one image at a time under other conditions: the exact twin returns every image, the float network does not."""
 
-import contextlib
 import copy
 import dataclasses
 import os
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from conditions import WAYS
+from safetensors.torch import save_file
 
 from shvc_lib import data, models, nn, recipes, train
 from shvc_lib.coding import BitStack
@@ -119,29 +119,6 @@ def test_a_batch_is_one_big_symbol_on_one_stack(twin, images):
 
 
 # --- the same integers under other conditions -------------------------------------------------------------------------------------------------
-
-@contextlib.contextmanager
-def two_threads(twin):
-    torch.set_num_threads(2)
-    try:
-        yield twin
-    finally:
-        torch.set_num_threads(1)
-
-
-@contextlib.contextmanager
-def channels_last(twin):
-    """Weights and every layer's input with the channels innermost."""
-    other = copy.deepcopy(twin).to(memory_format=torch.channels_last)
-    for layer in other.modules():
-        if isinstance(layer, nn.ExactLayer):
-            layer.check()  # forgets the kernels it had prepared
-            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(memory_format=torch.channels_last),))
-    yield other
-
-
-WAYS = {"two threads": two_threads, "channels last": channels_last, "float64": lambda twin: nn.arithmetic(twin, "float64"),
-        "int64": lambda twin: nn.arithmetic(twin, "int64")}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from shvc_lib import data, models, recipes, train
+from shvc_lib.errors import InvalidInput
 from shvc_lib.models.shvc import BINS_PER_UNIT, LOWEST, REACH, SIZE
 from shvc_lib.nn import logistic_log_mass, mixture_log_mass, with_floor
 from shvc_lib.nn.subpixel import space_to_depth
@@ -374,3 +375,9 @@ def test_a_start_of_another_split_keeps_its_own_masks(tmp_path):
         other = x.clone()
         other[..., 1::2, 1::2] = 0
         assert all(torch.equal(a, b) for a, b in zip(model.posterior(1, x), model.posterior(1, other)))
+
+
+def test_unknown_skips_are_refused():
+    """A slip of the keys must not train another model than was meant."""
+    with pytest.raises(InvalidInput, match="skips are"):
+        models.build("SHVC", **{**TINY, "skips": "fited"})

@@ -1,11 +1,11 @@
 """Images through an SHVC: encoded in one pass or in a batch, decoded step by step and alone, from initial bits or from none."""
 
 import contextlib
-import copy
 
 import numpy as np
 import pytest
 import torch
+from conditions import WAYS
 from test_shvc import TINY, batch_of, lively, noise_of, photographs
 
 from shvc_lib import data, models, nn
@@ -192,15 +192,6 @@ def test_a_loan_is_what_the_parts_cost(images):
 # --- the same integers under other conditions -------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def two_threads(twin):
-    torch.set_num_threads(2)
-    try:
-        yield twin
-    finally:
-        torch.set_num_threads(1)
-
-
-@contextlib.contextmanager
 def loaded(twin):
     """What travels are the integers: a fresh network filled with them."""
     tensors = nn.exact.exact_tensors(twin)
@@ -208,29 +199,17 @@ def loaded(twin):
     yield nn.exact.with_exact_tensors(models.build("SHVC", **TINY, split=twin.split, deterministic=twin.deterministic), tensors, "a test")
 
 
-@contextlib.contextmanager
-def channels_last(twin):
-    """Every 2-D layer's input with the channels innermost."""
-    other = copy.deepcopy(twin)
-    for layer in other.modules():
-        if isinstance(layer, nn.ExactLayer):
-            layer.check()
-            layer.register_forward_pre_hook(lambda _, v: (v[0].contiguous(memory_format=torch.channels_last if v[0].ndim == 4 else torch.channels_last_3d),))
-    yield other
-
-
-WAYS = {"two threads": two_threads, "loaded": loaded, "channels last": channels_last, "float64": lambda twin: nn.arithmetic(twin, "float64"),
-        "int64": lambda twin: nn.arithmetic(twin, "int64")}
+CONDITIONS = {**WAYS, "loaded": loaded}
 
 
 @pytest.mark.parametrize("kind", ["plain", "split"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", CONDITIONS)
 def test_images_decode_in_another_way(kind, way, images):
     _, twin = twin_of(kind)
     some = images[:4, :16, :16]
     lanes = start(twin, 4)
     shvc_codec.codec(twin, some.shape).push(lanes, some)
-    with WAYS[way](twin) as other:
+    with CONDITIONS[way](twin) as other:
         codec = shvc_codec.codec(other, some[0].shape)
         for lane in (1, 3):
             stack = lanes.stacks[lane].copy()

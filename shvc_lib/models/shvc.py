@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidInput
-from ..nn.autoregression import SubpixelAutoregression, pairs, weak_shift
+from ..nn.autoregression import SKIPS, SubpixelAutoregression, pairs, weak_shift
 from ..nn.blocks import Block
 from ..nn.distributions import logistic_log_mass, mixture_log_mass, round_to_grid, with_floor
 from ..nn.subpixel import depth_to_space, space_to_depth
@@ -70,6 +70,8 @@ class SHVC(nn.Module):
         self.levels, self.latents, self.deterministic, self.penalty, self.weak, self.fitted = levels, latents, deterministic, penalty, weak, skips == "fitted"
         self.ks = (k,) * (levels + 1) if isinstance(k, int) else tuple(k)
         self.split, self.order = self.ks[0]**2 if split is None else split, order
+        if skips not in ("fitted", *SKIPS):
+            raise InvalidInput(f"skips are fitted, {' or '.join(SKIPS)}, not {skips!r}")
         if any(own > 1 and own % 2 for own in self.ks) or len(self.ks) != levels + 1:
             raise InvalidInput(f"k must be 1 or even, one for x and for each of the {levels} latents, got {k}")
         if not 0 < self.split <= self.ks[0]**2 or self.split < self.ks[0]**2 and (order != "subpixel" or deterministic):
@@ -83,7 +85,7 @@ class SHVC(nn.Module):
             context = 0 if level == levels else latents * own**2 // 4 if own > 1 else latents
             self.conditionals.append(SubpixelAutoregression(
                 3 if level == 0 else latents, own, outputs[level], context, width, blocks, self.split if level == 0 else None, order,
-                "none" if skips == "none" else "means", bfloat))
+                "means" if skips == "fitted" else skips, bfloat))
             # z_(l+1) must be as large as sub-blocks: at k = 1 it is too small, and a convolution makes four of one
             lift = nn.Conv2d(latents, 4 * latents, 3, padding=1) if own == 1 and level < levels else None
             if lift is not None:
@@ -96,12 +98,8 @@ class SHVC(nn.Module):
             shift[:, 1] = 2.3 + torch.linspace(-1.5, 1.0, COMPONENTS)
             for level in range(levels):
                 self.conditionals[level + 1].shift[:, latents:2 * latents] = 1.5
-        self.register_buffer("visible", self._visible(), persistent=False)
-
-    def _visible(self):
-        """Which pixels of a cell q(z_1 | .) may see: (k, k) of 0 and 1."""
-        k = self.ks[0]
-        return (torch.arange(k * k) < self.split).float().view(k, k)
+        # which pixels of a cell q(z_1 | .) may see: 0 and 1
+        self.register_buffer("visible", (torch.arange(self.ks[0]**2) < self.split).float().view(self.ks[0], -1), persistent=False)
 
     # what the networks compute -------------------------------------------------------------------------------------------------
 
@@ -113,11 +111,15 @@ class SHVC(nn.Module):
         """uint8 (B, 3, H, W) -> the unit of the networks."""
         return (images.float() - 128) / LEVELS_PER_UNIT
 
+    def shown(self, level, below):
+        """What q(z_level | below) sees of `below`: with a `split`, pixels of the sub-blocks after it are 0."""
+        if level > 1 or self.split == self.ks[0]**2:
+            return below
+        return below * self.visible.repeat(*(side // len(self.visible) for side in below.shape[-2:]))
+
     def posterior(self, level, below):
         """(means, log scales) in bins of q(z_level | below), level from 1; `below` is `pixels(x)` or the latents z in bins / 16."""
-        if level == 1 and self.split < self.ks[0]**2:
-            below = below * self.visible.repeat(below.shape[-2] // len(self.visible), below.shape[-1] // len(self.visible))
-        means, log_scales = self.posteriors[level - 1](below)
+        means, log_scales = self.posteriors[level - 1](self.shown(level, below))
         return means.clamp(-REACH, REACH), log_scales.clamp(LOW, HIGH)
 
     def blocks(self, level, values):

@@ -24,10 +24,7 @@ def begin(model, images):
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES, :height, :width].permute(0, 3, 1, 2)
     values, generator = [model.pixels(chosen)], torch.Generator().manual_seed(0)
     for level, posterior in enumerate(model.posteriors, 1):
-        below = values[-1]
-        if level == 1:
-            below = below * model.visible.repeat(height // len(model.visible), width // len(model.visible))
-        cells = space_to_depth(below, 2)
+        cells = space_to_depth(model.shown(level, values[-1]), 2)
         rows = cells.transpose(0, 1).flatten(1).double()
         centred = rows - rows.mean(1, keepdim=True)
         power, vectors = torch.linalg.eigh(centred @ centred.T / rows.shape[1])

@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ..errors import InvalidInput
 from .blocks import Block
 from .subpixel import positions
 
@@ -89,6 +90,8 @@ class SubpixelAutoregression(nn.Module):
 
     def __init__(self, channels, k, outputs, context=0, width=32, blocks=2, sees=None, order="subpixel", skips="means", bfloat=False):
         super().__init__()
+        if skips not in SKIPS:
+            raise InvalidInput(f"skips are {' or '.join(SKIPS)}, not {skips!r}")
         self.channels, self.k, self.count, self.order, self.bfloat = channels, k, k * k, order, bfloat
         self.depth = self.count - 1  # sub-blocks that the last one looks back to
         self.sees = self.count if sees is None else sees
