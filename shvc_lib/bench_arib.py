@@ -25,7 +25,7 @@ from .errors import InvalidInput
 from .images import write_bytes
 from .models import shvc_codec
 
-SHVC, ARIB, DETERMINISTIC = "shvc-lite-cifar10", album.NETWORK, "shvc-deterministic-cifar10"
+SHVC, ARIB, DETERMINISTIC = "shvc-short", "shvc-short-arib", "shvc-short-deterministic"
 INITIAL_BITS, BATCH = 1 << 14, 50
 
 
@@ -130,7 +130,7 @@ def parallel(images, chosen):
     sums = {}
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2, 4):
-            path = album.write(Path(folder) / f"{workers}.shva", images, workers=workers)
+            path = album.write(Path(folder) / f"{workers}.shva", images, ARIB, workers)
             sums[str(workers)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         size = Path(path).stat().st_size
         with album.Album(counting := _Counting(open(path, "rb"))) as pictures:

@@ -16,8 +16,9 @@ class Recipe:
 
     model: class name in `shvc_lib.models`, called with `arguments`; data: a training set by name; crop: side of the training images
     (whole images when 0); batch: images per step, over all processes; learning_rate: peak, reached after `warmup` steps and
-    then lowered by a cosine to 2 % of it; clip: largest gradient norm (bits per dimension per unit of weight); ema: decay of the averaged
-    weights that are kept; seed: of everything random; start: a recipe whose run, in the folder beside this one's, leaves the first weights.
+    then lowered by a cosine to `end` times that; clip: largest gradient norm (bits per dimension per unit of weight); ema: decay of the averaged
+    weights that are kept; seed: of everything random; start: a recipe whose run, in the folder beside this one's, leaves the first weights; it may have
+    trained a narrower network.
     """
 
     name: str
@@ -33,10 +34,12 @@ class Recipe:
     ema: float = 0.999
     seed: int = 0
     start: str = ""
+    end: float = 0.02
 
     def as_dict(self):
         """The recipe as JSON can hold it."""
-        return {key: value for key, value in asdict(self).items() if key != "start" or value}
+        later = {"start": "", "end": 0.02}  # fields that older recipes did not have
+        return {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
 
 
 def _vae(name, **changes):
@@ -77,14 +80,26 @@ for _recipe in (
     _dvae("dvae-12", arguments={**_PRICE, **_TWELVE, "through": "graded"}, steps=2_400, learning_rate=6e-4, warmup=50, start="dvae-12-start"),
 ):
     RECIPES[_recipe.name] = _recipe
-# Chapters 5 to 7: SHVC on CIFAR-10, sized for one CPU core. The three that chapter 6 compares share their first 9000 steps. At lambda = 1 the penalty of
+# Chapters 5 and 6: SHVC on CIFAR-10, sized for one CPU core. The three that chapter 6 compares share their first 9000 steps. At lambda = 1 the penalty of
 # eq 10 is what a shortage costs at most: a bit that z cannot borrow does not come back.
 _shvc = partial(Recipe, model="SHVC", batch=8, steps=9_000, learning_rate=4e-3, ema=0.998)
+_ARIB = {"split": 3, "penalty": 1.0}
 for _recipe in (
     _shvc("shvc-start", arguments={"bfloat": True}, learning_rate=5e-3),
-    _shvc("shvc-lite-cifar10", arguments={"bfloat": True}, start="shvc-start"),
-    _shvc("shvc-arib-cifar10", arguments={"bfloat": True, "split": 3, "penalty": 1.0}, start="shvc-start"),
-    _shvc("shvc-deterministic-cifar10", arguments={"bfloat": True, "deterministic": True}, start="shvc-start"),
+    _shvc("shvc-short", arguments={"bfloat": True}, start="shvc-start"),
+    _shvc("shvc-short-arib", arguments={"bfloat": True, **_ARIB}, start="shvc-start"),
+    _shvc("shvc-short-deterministic", arguments={"bfloat": True, "deterministic": True}, start="shvc-start"),
+):
+    RECIPES[_recipe.name] = _recipe
+# Chapter 7: these trained on, wider. First a long way at one learning rate, and from there each falls along its own cosine.
+_LITE, _PHOTO = {"bfloat": True, "width": 40}, {"bfloat": True, "width": 64, **_ARIB}
+_photo = partial(_shvc, arguments=_PHOTO, data="bsds500-shrunk", crop=48, batch=4, learning_rate=3e-3)
+for _recipe in (
+    _shvc("shvc-lite-start", arguments=_LITE, steps=16_000, start="shvc-short", end=1.0),
+    _shvc("shvc-lite-cifar10", arguments=_LITE, steps=12_000, start="shvc-lite-start"),
+    _shvc("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, steps=12_000, start="shvc-lite-start"),
+    _photo("shvc-photo-start", steps=40_000, start="shvc-short-arib", end=1.0),
+    _photo("shvc-photo", steps=12_000, start="shvc-photo-start"),
 ):
     RECIPES[_recipe.name] = _recipe
 RECIPES["shvc-tiny"] = _shvc("shvc-tiny", arguments={"levels": 2, "width": 16, "blocks": 1}, data="photographs", crop=32, steps=300,

@@ -3,7 +3,7 @@
     python -m shvc_lib.train vae-tiny --out runs/vae-tiny
     torchrun --nproc-per-node 2 -m shvc_lib.train vae-stochastic-2 --out runs/v2
 
-A model has three methods: `noise(batch, generator)`, the random numbers that one step needs, as a list of tensors with the batch first;
+A model has three methods: `noise(batch, generator, side)`, the random numbers that one step needs, as a list of tensors with the batch first;
 `loss(images, noise)`, bits per dimension to minimise (a scalar) and a dict of numbers to log; and what torch.nn.Module has. Everything random
 is a function of the recipe's seed and the step's number, never of what happened before. So a run that was killed goes on from its checkpoint to
 the very same weights, and several processes (each takes its share of the images and of the noise, gradients are averaged) follow the
@@ -42,7 +42,9 @@ def _images(recipe):
         return torch.from_numpy(np.stack([_halved_landscape(image) for split in ("train", "val") for image in data.bsds500(split)]))
     if recipe.data == "bsds500-scales":
         return torch.from_numpy(np.concatenate([_three_scales(image) for split in ("train", "val") for image in data.bsds500(split)]))
-    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, bsds500-scales, cifar10, photographs")
+    if recipe.data == "bsds500-shrunk":
+        return torch.from_numpy(np.concatenate([_shrunk(image) for split in ("train", "val") for image in data.bsds500(split)]))
+    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, bsds500-scales, bsds500-shrunk, cifar10, photographs")
 
 
 def _halved_landscape(image):
@@ -59,6 +61,13 @@ def _three_scales(image):
     return np.concatenate([quarters, two_thirds[None], _halved_landscape(image)[None]])
 
 
+def _shrunk(image):
+    """Pieces of a BSDS500 image at half, 5/8 and 3/4 of its size (two of them) and as it is: uint8 (5, 160, 240, 3). Shrinking hides what JPEG did to it."""
+    landscape = np.ascontiguousarray((image if image.shape[0] < image.shape[1] else image.swapaxes(0, 1))[:320, :480])
+    small, middle, large = (np.array(Image.fromarray(landscape).resize((60 * n, 40 * n), Image.Resampling.LANCZOS)) for n in (4, 5, 6))
+    return np.stack([small, middle[20:180, 30:270], large[:160, :240], large[80:, 120:], landscape[80:240, 120:360]])
+
+
 def batch_at(recipe, images, step):
     """The whole batch of one step, a function of (seed, step) alone: uint8 (batch, 3, side, side), cropped and mirrored at random."""
     rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
@@ -71,11 +80,11 @@ def batch_at(recipe, images, step):
 
 
 def learning_rate_at(recipe, step):
-    """Linear warm-up, then a cosine down to 2 % at the last step."""
+    """Linear warm-up, then a cosine down to the recipe's `end` at the last step."""
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    return recipe.learning_rate * (recipe.end + (1 - recipe.end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
 class Run:
@@ -95,7 +104,7 @@ class Run:
         """One step on its batch; returns what to log (bits per dimension and the model's own numbers, averaged over processes)."""
         recipe, share = self.recipe, slice(self.rank * self.recipe.batch // self.size, (self.rank + 1) * self.recipe.batch // self.size)
         generator = torch.Generator().manual_seed(recipe.seed << 32 | self.step)
-        noise = [value[share].to(self.device) for value in self.model.noise(recipe.batch, generator)]
+        noise = [value[share].to(self.device) for value in self.model.noise(recipe.batch, generator, recipe.crop or images.shape[1])]
         batch = batch_at(recipe, images, self.step)[share].to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
@@ -164,16 +173,26 @@ class Run:
 
     def begin_with(self, folder):
         """Take the averaged weights of the run in `folder` as the first ones; parts that only one of the two networks has keep their own.
+
+        A narrower network becomes a wider one that computes the same (Net2Net, Chen et al. 2016, without its copies): what is there reads nothing from what is new.
         Raises InvalidInput when there is no run, or one of another architecture."""
         path = Path(folder) / "checkpoint" / "tensors.safetensors"
         if not path.exists():
             raise InvalidInput(f"{self.recipe.name} begins with the weights of {self.recipe.start}, and {path} is not there: train that first")
         own, given = self.model.state_dict(), load_file(path, device=str(self.device))
         shared = {name: given[f"average.{name}"] for name in own if f"average.{name}" in given}
-        if not shared or any(own[name].shape != value.shape for name, value in shared.items()):
+        if not shared or any(own[name].ndim != value.ndim or any(a < b for a, b in zip(own[name].shape, value.shape)) for name, value in shared.items()):
             raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}")
-        self.model.load_state_dict(own | shared)
+        self.model.load_state_dict(own | {name: _widened(value, own[name]) for name, value in shared.items()})
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+def _widened(given, own):
+    """`given` (outputs, inputs, ...) in the corner of a tensor of `own`'s shape: new outputs keep what `own` holds, old outputs do not see new inputs."""
+    wide = own.clone()
+    wide[:given.shape[0]] = 0
+    wide[tuple(slice(size) for size in given.shape)] = given
+    return wide
 
 
 def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progress=True):

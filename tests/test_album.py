@@ -79,7 +79,7 @@ def test_one_image_touches_only_its_own_bytes(images, encoded):
 def test_the_checksum_costs_nothing(images):
     """A stack that starts with a checksum in its head ends no longer than one that starts empty, but for a byte now and then. (Shown where no latent is drawn
     by the bits that happen to be there.)"""
-    name = "shvc-deterministic-cifar10"
+    name = "shvc-short-deterministic"
     plain, _ = bench_arib.alone(zoo.load(name), images[20:30])
     pictures = album.Album(album.encode(images[20:30], model=name))
     assert max(abs(len(stream) - len(pictures._stream(i))) for i, stream in enumerate(plain)) <= 1
@@ -144,7 +144,7 @@ def test_what_an_album_does_not_take(images):
 
 def test_networks_that_need_initial_bits_are_refused(images):
     with pytest.raises(InvalidInput, match="initial bits"):
-        album.encode(images[:1], model="shvc-lite-cifar10")
+        album.encode(images[:1], model="shvc-short")
     with pytest.raises(UnknownModel):
         album.encode(images[:1], model="nobody")
     with pytest.raises(InvalidInput, match="workers"):

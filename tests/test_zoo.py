@@ -90,7 +90,7 @@ def test_a_trained_network_loads_and_knows_photographs(name):
     assert 3.0 < float(bits) < 6.5  # an untrained one takes more than 7
 
 
-@pytest.mark.parametrize("name", ["vae-stochastic-1", "shvc-arib-cifar10"])
+@pytest.mark.parametrize("name", ["vae-stochastic-1", "shvc-short-arib"])
 def test_the_rate_on_the_card_is_measured_again(name):
     card, twin = zoo.card(name), zoo.load(name)
     try:

@@ -131,8 +131,8 @@ class DiscretizedVAE(nn.Module):
             if not self.groups:
                 self.prior.log_scale += self.spread.log()[:, None]
 
-    def noise(self, batch, generator):
-        """What one step draws: an operating point for each image and seeds of its uniform noise, (B,) each."""
+    def noise(self, batch, generator, side=None):
+        """What one step draws, whatever the side: an operating point for each image and seeds of its uniform noise, (B,) each."""
         return [torch.randint(0, len(self.lambdas), (batch,), generator=generator), torch.randint(0, 1 << 62, (batch,), generator=generator)]
 
     def units(self, point):

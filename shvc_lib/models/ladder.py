@@ -116,8 +116,8 @@ class Ladder(nn.Module):
         """gamma of each operating point, (points,): the mean absolute error that the likelihood expects, 1 being the whole range of a pixel."""
         return self.log_gamma.exp().clamp_min(self.floor) if self.learned_scale else torch.ones(len(self.betas))
 
-    def noise(self, batch, generator):
-        """What one step draws: an operating point for each image and seeds of its Gaussian noise, (B,) each."""
+    def noise(self, batch, generator, side=None):
+        """What one step draws, whatever the side: an operating point for each image and seeds of its Gaussian noise, (B,) each."""
         return [torch.randint(0, len(self.betas), (batch,), generator=generator), torch.randint(0, 1 << 62, (batch,), generator=generator)]
 
     def evidence(self, images, point):
