@@ -30,5 +30,37 @@ def channels_last(twin):
     yield other
 
 
+@contextlib.contextmanager
+def without_onednn(twin):
+    """torch's own kernels, and from sixteen images on NNPACK's where it is not kept out."""
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
+        yield twin
+
+
+@contextlib.contextmanager
+def careless(twin):
+    """bfloat16 wherever torch may choose it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield twin
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def on_gpu(twin):
+    """Every layer's sums on the GPU, everything between them on the CPU. To be skipped where there is none."""
+    other = copy.deepcopy(twin)
+    for layer in other.modules():
+        if isinstance(layer, nn.ExactLayer):
+            layer.to("cuda").check()
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to("cuda"),))
+            layer.register_forward_hook(lambda _, inputs, output: output.to("cpu"))
+    yield other
+
+
 WAYS = {"two threads": two_threads, "channels last": channels_last, "float64": lambda twin: nn.arithmetic(twin, "float64"),
         "int64": lambda twin: nn.arithmetic(twin, "int64")}
+MORE_WAYS = {**WAYS, "oneDNN off": without_onednn, "careless": careless}
