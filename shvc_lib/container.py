@@ -1,4 +1,4 @@
-"""The .shvc file, byte by byte (version 1).
+"""The .shvc file with one stream, byte by byte (version 1). Tiles and 16-bit samples are version 2 (`container_tiles`), small images `container_small`.
 
 | bytes | meaning |
 | --- | --- |
@@ -42,7 +42,8 @@ class Header:
     lossy: bool = False
 
 
-def _varint(number):
+def varint(number):
+    """A whole number >= 0 as bytes, seven bits each, lowest first."""
     out = bytearray()
     while number >= 128:
         out.append(number & 127 | 128)
@@ -57,13 +58,13 @@ def pack(header, payload):
     height, width, channels = (*header.shape, 1)[:3]
     head = b"".join([
         MAGIC, struct.pack("<BBB", VERSION, flags, len(name)), name, struct.pack("<H", header.revision),
-        _varint(height), _varint(width), struct.pack("<B", channels), _varint(len(payload)), struct.pack("<I", header.pixel_crc),
+        varint(height), varint(width), struct.pack("<B", channels), varint(len(payload)), struct.pack("<I", header.pixel_crc),
     ])
     return head + struct.pack("<I", crc32(payload, crc32(head))) + payload
 
 
-class _Reader:
-    """Reads fields in order; running out of bytes is a TruncatedFile."""
+class Reader:
+    """Reads fields of bytes (or of a memoryview) in order; running out of them is a TruncatedFile."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -94,13 +95,13 @@ def unpack(data):
     data = bytes(data)
     if data[:4] != MAGIC[:len(data)] or not data:
         raise CorruptFile("this is no .shvc file: it does not start with the letters SHVC")
-    reader = _Reader(data)
+    reader = Reader(data)
     reader.take(4)
     version = reader.number("B")
     if version != VERSION:
         raise CorruptFile(f"the file has format version {version}, this program reads version {VERSION}")
     flags = reader.number("B")
-    name = reader.take(reader.number("B"))
+    name = bytes(reader.take(reader.number("B")))
     revision = reader.number("H")
     shape = (reader.varint(), reader.varint(), reader.number("B"))
     length = reader.varint()

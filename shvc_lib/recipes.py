@@ -95,11 +95,11 @@ for _recipe in (
 _LITE, _PHOTO = {"bfloat": True, "width": 40}, {"bfloat": True, "width": 64, **_ARIB}
 _photo = partial(_shvc, arguments=_PHOTO, data="bsds500-shrunk", crop=48, batch=4, learning_rate=3e-3)
 for _recipe in (
-    _shvc("shvc-lite-start", arguments=_LITE, steps=16_000, start="shvc-short", end=1.0),
-    _shvc("shvc-lite-cifar10", arguments=_LITE, steps=12_000, start="shvc-lite-start"),
-    _shvc("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, steps=12_000, start="shvc-lite-start"),
-    _photo("shvc-photo-start", steps=40_000, start="shvc-short-arib", end=1.0),
-    _photo("shvc-photo", steps=12_000, start="shvc-photo-start"),
+    _shvc("shvc-lite-start", arguments=_LITE, start="shvc-short", end=1.0),
+    _shvc("shvc-lite-cifar10", arguments=_LITE, steps=14_000, start="shvc-lite-start"),
+    _shvc("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, steps=14_000, start="shvc-lite-start"),
+    _photo("shvc-photo-start", steps=7_000, start="shvc-short-arib", end=1.0),
+    _photo("shvc-photo", steps=22_000, start="shvc-photo-start"),
 ):
     RECIPES[_recipe.name] = _recipe
 RECIPES["shvc-tiny"] = _shvc("shvc-tiny", arguments={"levels": 2, "width": 16, "blocks": 1}, data="photographs", crop=32, steps=300,

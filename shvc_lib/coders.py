@@ -1,0 +1,122 @@
+"""How the pixels of one tile become one stream, model by model.
+
+`linear` codes any tile as it is. A network codes the RGB of 8-bit tiles, filled up to what it halves them to by repeating the last row and column; an alpha
+channel is coded by `linear` and lies below it on the same stack. All of them start from an empty stack: for one image there are no initial bits, so the
+networks are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
+"""
+
+from functools import lru_cache, partial
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from . import models
+from .coding import BitStack
+from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
+
+PHOTO, SMALL = "shvc-photo", "shvc-arib-cifar10"  # the networks for photographs and for images of 32 x 32
+
+
+class Coder(NamedTuple):
+    """`name` as typed by a user; `revision`: 32 bits that change whenever the same tile would get other bytes; `push(stack, tile)` and
+    `pop(stack, shape)` for uint8 or uint16 arrays (h, w, c); `network`: whether it is one; `depths`, `channels`: what it codes."""
+
+    name: str
+    revision: int
+    push: Callable
+    pop: Callable
+    network: bool
+    depths: tuple
+    channels: tuple
+
+    def check(self, image):
+        """Raises UnsupportedImage when this coder is not for such images, naming what it is for."""
+        depth, channels = 8 * image.dtype.itemsize, (*image.shape, 1)[2]
+        if depth not in self.depths or channels not in self.channels:
+            kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
+            raise UnsupportedImage(f"{self.name} codes 8-bit RGB and RGBA images; for {depth}-bit {kind} there is the model linear")
+
+
+def names():
+    """Names of everything that codes single images without loss: `linear` and the networks that are here."""
+    return [*models.MODELS, *networks()]
+
+
+@lru_cache(maxsize=1)
+def networks():
+    """Names of the SHVC networks that code single images: those with a split (ArIB) or a deterministic posterior. None without torch or the repository's
+    data: `linear` needs neither."""
+    try:
+        from . import zoo
+    except ImportError:
+        return []
+    if not zoo.FOLDER.is_dir():
+        return []
+    recipes = {name: zoo.card(name)["recipe"] for name in zoo.names()}
+    return [name for name, recipe in recipes.items()
+            if recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
+
+
+def get(name, depth=8):
+    """The Coder of this name. Raises UnknownModel; MissingData or CorruptFile when its weights are not there or not right."""
+    if name in models.MODELS:
+        model = models.MODELS[name]
+        codec = partial(model.codec, depth=16) if depth == 16 else model.codec
+        return Coder(name, model.revision, lambda stack, tile: codec(tile.shape).push(stack, tile), lambda stack, shape: codec(shape).pop(stack),
+                     False, (8, 16), (1, 3, 4))
+    if name not in networks():
+        raise UnknownModel(f"no model that codes single images is called {name!r}; there are: {', '.join(names())}" + (
+            ". Networks without a split need initial bits: make an album with them" if name.startswith("shvc") else ""))
+    return _network(name)
+
+
+@lru_cache(maxsize=4)
+def _network(name):
+    from . import zoo
+    from .models import shvc_codec
+
+    twin, linear = zoo.load(name), models.MODELS["linear"]
+
+    def rounded(shape):
+        return tuple(-(-side // twin.unit) * twin.unit for side in shape[:2])
+
+    def push(stack, tile):
+        height, width = rounded(tile.shape)
+        if tile.shape[2] == 4:
+            linear.codec((*tile.shape[:2], 1)).push(stack, np.ascontiguousarray(tile[..., 3:]))
+        padded = np.pad(tile[..., :3], ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)), mode="edge")
+        shvc_codec.codec(twin, padded.shape).push(stack, padded)
+
+    def pop(stack, shape):
+        tile = np.empty(shape, dtype=np.uint8)
+        tile[..., :3] = shvc_codec.codec(twin, (*rounded(shape), 3)).pop(stack)[:shape[0], :shape[1]]
+        if shape[2] == 4:
+            tile[..., 3:] = linear.codec((*shape[:2], 1)).pop(stack)
+        return tile
+
+    return Coder(name, int.from_bytes(bytes.fromhex(zoo.card(name)["sha256"][:8]), "little"), push, pop, True, (8,), (3, 4))
+
+
+def stream(coder, tile, start=None):
+    """The bytes of a tile's stream. start: an empty BitStack, or one that is empty but for 32 bits in its head."""
+    stack = BitStack() if start is None else start
+    coder.push(stack, tile)
+    return stack.to_bytes()
+
+
+def tile(coder, payload, shape):
+    """The inverse of `stream`: (pixels, the stack as it is left). Raises CorruptFile, whatever the bytes."""
+    try:
+        stack = BitStack.from_bytes(payload)
+        return coder.pop(stack, shape), stack
+    except (OutOfBits, InvalidInput, CorruptFile, OverflowError) as error:
+        raise CorruptFile(f"a stream cannot be decoded, the file is damaged ({error})") from None
+
+
+def in_threads():
+    """The context in which several threads may use networks at once (`nn.exact_layer.exact_kernels` changes settings of the process)."""
+    from .nn.exact_layer import exact_kernels
+
+    return exact_kernels()
+
+
