@@ -1,5 +1,5 @@
 """Benchmarks with a table: `python -m shvc_lib.bench coding`, `images`, `chains`, `bits-back`, `ladder`, `discretized`, `through`, `subpixel`,
-`arib`, `miracle` and `sampling`.
+`arib`, `shvc`, `photographs`, `miracle` and `sampling`.
 
 `coding` times mixture-of-5-logistics symbols over 256 levels, every symbol with parameters of its own, from integer parameters to words
 and back, integer CDFs included, on one thread; beside it constriction's own `CustomModel`, which calls Python for every CDF
@@ -175,6 +175,12 @@ def main(argv=None):
     sub = commands.add_parser("arib", help="single images under SHVC, SHVC-ArIB and a deterministic posterior; parallel coding; speed")
     sub.add_argument("--count", type=int, default=1000, help="test images of CIFAR-10 (default 1000)")
     sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
+    sub = commands.add_parser("shvc", help="CIFAR-10 with every trained SHVC and the classical codecs: Tables 1 and 2 of the paper")
+    sub.add_argument("--count", type=int, default=1000, help="test images (default 1000); ten times as many training images are evaluated for the time")
+    sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
+    sub = commands.add_parser("photographs", help="bytes and seconds of whole photographs by shvc-photo, beside JPEG XL and others")
+    sub.add_argument("--images", metavar="SET", default="kodak", help="kodak (the default) or a folder of images")
+    sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
     sub = commands.add_parser("sampling", help="every coded sampler on the same targets, and the seconds of the lossy codec's parts")
@@ -183,7 +189,8 @@ def main(argv=None):
     try:
         {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
          "discretized": _main_discretized, "through": _main_through, "subpixel": _main_subpixel,
-         "arib": _main_arib, "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
+         "arib": _main_arib, "shvc": _main_shvc, "photographs": _main_photographs,
+         "miracle": _main_miracle, "sampling": _main_sampling}[args.command](args, argv)
     except ShvcError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -244,6 +251,18 @@ def _main_arib(args, argv):
     from . import bench_arib  # needs torch, too
 
     bench_arib.main(args, _circumstances(argv))
+
+
+def _main_shvc(args, argv):
+    from . import bench_shvc  # needs torch, too
+
+    bench_shvc.main(args, _circumstances(argv))
+
+
+def _main_photographs(args, argv):
+    from . import bench_shvc  # needs torch, too
+
+    bench_shvc.photographs(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):

@@ -1,0 +1,193 @@
+"""What the trained SHVCs reach: the kept results are consistent with each other, and small runs of the benchmarks write what they print."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from shvc_lib import album, bench, bench_shvc, codec, data, results, zoo
+from shvc_lib.bench_shvc import FILES, JPEG_XL, LINEAR, PHOTO, TIMED
+from shvc_lib.coding import BitStack, logistic
+from shvc_lib.errors import InvalidInput
+from shvc_lib.images import write_image
+
+TILES = data.patches([data.photograph("coffee")], 32, 4, seed=8)
+
+
+# --- the pieces ----------------------------------------------------------------------------------------------------------------------------------
+
+def test_ideal_bits_are_those_of_the_very_masses():
+    """What pushing costs is what the distribution says, popping takes it back, and afterwards nothing is counted."""
+    cdf, stack = logistic(np.full(500, 100 << 16), np.full(500, 40), 256, 0), BitStack.random(1 << 14)
+    values = stack.copy().pop(cdf)
+    with bench_shvc.ideal_bits() as found:
+        stack.push(values, cdf)
+        pushed = sum(found)
+        stack.pop(cdf)
+    assert pushed == pytest.approx(cdf.bits(values).sum(), rel=1e-9) and sum(found) == pytest.approx(0, abs=1e-6)
+    count = len(found)
+    stack.push(values, cdf)
+    assert len(found) == count
+
+
+def test_what_fails_inside_leaves_the_stack_as_it_was_made():
+    before = BitStack._encode, BitStack._decode
+    with pytest.raises(ZeroDivisionError), bench_shvc.ideal_bits():
+        1 / 0
+    assert (BitStack._encode, BitStack._decode) == before
+
+
+def test_chains_cost_what_the_masses_say():
+    row = bench_shvc.chains(zoo.load("shvc-short"), TILES)
+    assert len(row["bits"]) == len(row["initial"]) == 4 and min(row["initial"]) > 0
+    assert sum(row["bits"]) / TILES.size == pytest.approx(row["symbols"], rel=1e-3)
+    assert 0 < row["seconds"]["push_network"] < row["seconds"]["push"] and 0 < row["seconds"]["pop_network"] < row["seconds"]["pop"]
+
+
+def test_afterwards_the_networks_are_not_timed():
+    twin = zoo.load("shvc-short")
+    with bench_shvc.network_seconds(twin) as spent:
+        twin.posterior(1, twin.pixels(torch.zeros(1, 3, 32, 32)))
+    assert spent[0] > 0 and "posterior" not in vars(twin) and all(not {"seen", "forward", "step"} & set(vars(net)) for net in twin.conditionals)
+
+
+def test_chains_of_unequal_length_are_refused(monkeypatch):
+    monkeypatch.setattr(bench_shvc, "BATCH", 3)
+    with pytest.raises(InvalidInput, match="evenly"):
+        bench_shvc.chains(zoo.load("shvc-short"), TILES)
+
+
+def test_files_are_whole_files_and_what_does_not_come_back_is_noticed(monkeypatch):
+    row = bench_shvc.files(FILES, TILES[:2])
+    assert row["bits"] == [8 * len(codec.encode(image, FILES)) for image in TILES[:2]]
+    assert 0 < sum(row["bits"]) / TILES[:2].size - row["symbols"] < 96 / 3072
+    monkeypatch.setattr(codec, "decode", lambda *_, **__: TILES[0])
+    with pytest.raises(InvalidInput, match="come back"):
+        bench_shvc.files(FILES, TILES[:2])
+
+
+def test_albums():
+    row = bench_shvc.in_album(FILES, TILES)
+    assert row["bytes"] == len(album.encode(TILES, FILES)) and row["bits_per_dim"] == 8 * row["bytes"] / TILES.size > row["symbols"]
+
+
+@pytest.mark.parametrize("count, shape", [(80, (2, 40)), (4, (1, 4)), (82, (2, 41))])
+def test_a_mosaic_holds_every_image_once(count, shape):
+    images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3)).astype(np.uint8)
+    whole = bench_shvc.mosaic(images)
+    rows, columns = shape if shape[1] <= 40 else (41, 2)
+    assert whole.shape == (4 * rows, 4 * columns, 3)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        assert np.array_equal(whole[4 * row:4 * row + 4, 4 * column:4 * column + 4], image)
+
+
+# --- small runs ----------------------------------------------------------------------------------------------------------------------------------
+
+def test_a_small_run_on_small_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_shvc, "NETWORKS", (TIMED, FILES, "shvc-short-deterministic", "no-such-network"))
+    monkeypatch.setattr(bench_shvc, "CHAIN", 2)
+    monkeypatch.setattr(data, "cifar10", lambda split, count: data.patches([data.photograph("chelsea")], 32, count, seed=split == "test"))
+    out = tmp_path / "out.json"
+    assert bench.main(["shvc", "--count", "4", "--json", str(out)]) == 0
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert set(result["models"]) == {TIMED, FILES, "shvc-short-deterministic"} and {"command", "date", "commit", "hardware"} <= set(result)
+    kinds = [row["kind"] for row in result["models"].values()]
+    assert kinds == ["SHVC", "SHVC-ArIB", "deterministic"]
+    for name, row in result["models"].items():
+        assert f"{row['actual']:.4f}" in printed and row["actual"] > 0.999 * row["symbols"], name
+        assert row["integer"] == pytest.approx(sum(value for key, value in row["parts"].items() if key[0] in "xz"), rel=1e-4)
+    assert result["models"][TIMED]["album"]["chain"] == 2 and result["evaluation"]["images"] == 40 and set(result["evaluation"]["seconds"]) == {"1", "2"}
+    assert bench.main(["shvc", "--count", "4", "--json", str(out)]) == 1 and "exists" in capsys.readouterr().err
+
+
+def test_a_small_run_on_photographs(tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out.json"
+    folder.mkdir()
+    picture = data.photograph("chelsea")[100:140, 100:148]
+    write_image(folder / "a.png", picture)
+    assert bench.main(["photographs", "--images", str(folder), "--json", str(out)]) == 0
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    rows = {row["codec"]: row for row in result["rows"]}
+    assert rows["auto"]["bytes"] == min(rows[PHOTO]["bytes"], rows[LINEAR]["bytes"]) and rows[PHOTO]["bytes"] == len(codec.encode(picture, PHOTO))
+    assert result["mean_bits_per_dim"][JPEG_XL] == rows[JPEG_XL]["bits_per_dim"] and f"{rows[PHOTO]['bits_per_dim']:.4f}" in printed
+    assert rows[PHOTO]["ideal_bits"] < 8 * rows[PHOTO]["bytes"] and {"command", "date", "commit", "hardware"} <= set(result)
+
+
+# --- the kept results ----------------------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def kept():
+    return results.load("shvc_cifar10")
+
+
+@pytest.fixture(scope="module")
+def kodak():
+    return results.load("kodak_shvc")
+
+
+def test_the_kept_networks_are_those_that_are_here(kept):
+    assert kept["images"] == 1000 and {TIMED, FILES} <= set(kept["models"])
+    for name, row in kept["models"].items():
+        assert row["sha256"] == zoo.card(name)["sha256"] and row["float"] == zoo.card(name)["bits_per_dim"]["float"], name
+
+
+def test_exactness_costs_little_and_the_coder_nothing(kept):
+    """The three ways of counting: the integers cost at most half a per cent of the float network's, and a file at most 0.1 % and 64 bits more than its symbols."""
+    for name, row in kept["models"].items():
+        assert abs(row["integer"] / row["float"] - 1) < 0.005 and abs(row["symbols"] / row["integer"] - 1) < 0.002, name
+        assert row["actual"] <= 1.001 * row["symbols"] + 64 / 3072, name
+
+
+def test_single_files_cost_little_more_than_chains(kept):
+    assert kept["models"][FILES]["actual"] < kept["models"][TIMED]["actual"] + 0.03
+
+
+def test_both_beat_the_classical_codecs_on_small_images(kept):
+    best = min(row["alone"] for row in kept["classical"].values())
+    assert all(kept["models"][name]["actual"] < best for name in (TIMED, FILES))
+    assert kept["models"][TIMED]["actual"] < kept["classical"][JPEG_XL]["mosaic"]
+    for row in kept["classical"].values():
+        assert row["alone"] == pytest.approx(sum(row["bits"]) / 1000 / 3072) and row["mosaic"] < row["alone"]
+
+
+def test_the_longer_training_paid(kept):
+    assert kept["models"][TIMED]["actual"] < kept["models"]["shvc-short"]["actual"] and kept["models"][FILES]["actual"] < kept["models"]["shvc-short-arib"]["actual"]
+
+
+def test_ten_thousand_images_were_evaluated(kept):
+    timed = kept["evaluation"]
+    assert timed["images"] == 10_000 and timed["batch"] == 100 and timed["network"] == TIMED
+    for row in timed["seconds"].values():
+        assert row["evaluate_network"] < row["evaluate"] and row["push_network"] < row["push"] and row["pop_network"] < row["pop"]
+
+
+def test_every_photograph_by_every_codec(kodak):
+    codecs = {row["codec"] for row in kodak["rows"]}
+    assert len(kodak["rows"]) == 24 * len(codecs) and {PHOTO, LINEAR, JPEG_XL, "auto", "PNG", "WebP slowest"} <= codecs
+    assert kodak["model"]["sha256"] == zoo.card(PHOTO)["sha256"]
+    for name, rate in kodak["mean_bits_per_dim"].items():
+        assert rate == pytest.approx(np.mean([row["bits_per_dim"] for row in kodak["rows"] if row["codec"] == name]))
+
+
+def test_no_file_of_a_photograph_is_a_thousandth_above_its_symbols(kodak):
+    for row in kodak["rows"]:
+        if row["codec"] == PHOTO:
+            assert 0 < 8 * row["bytes"] - row["ideal_bits"] <= 0.001 * row["ideal_bits"] + 64 * row["tiles"], row["image"]
+
+
+def test_classical_sizes_are_those_of_chapter_1(kodak):
+    """Within a per mille: versions of the codecs differ."""
+    before = results.load("kodak_lossless")["mean_bits_per_dim"]
+    for name in ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000", JPEG_XL):
+        assert kodak["mean_bits_per_dim"][name] == pytest.approx(before[name], rel=1e-3)
+
+
+def test_the_published_tables_are_quoted_whole():
+    published = results.load("published_shvc")
+    table = published["table_1"]
+    assert len(table["rows"]) == 13 and all(len(row["bits_per_dim"]) == len(table["datasets"]) == 6 for row in table["rows"].values())
+    assert table["rows"]["SHVC"]["bits_per_dim"][0] == 3.16 and table["rows"]["SHVC"]["trained_on_imagenet32"][0] == 3.41
+    assert table["rows"]["SHVC Lite"]["bits_per_dim"][0] == 3.76
+    assert published["table_2"]["rows"]["SHVC"] == {"bits_per_dim": 3.18, "seconds": 4.63}
