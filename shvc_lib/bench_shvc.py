@@ -127,6 +127,14 @@ def network(name, images):
     return row if "actual" in row else {**row, "actual": row["album"]["bits_per_dim"], "symbols": row["album"]["symbols"]}
 
 
+def describe(images):
+    """What images (N, H, W, 3) are like, a list each: `roughness`, mean step to the right neighbour in levels; `flat`, share of such steps that are 0;
+    `grey`, share of pixels without colour; `colours`, how many different ones."""
+    steps, colours = np.abs(np.diff(images.astype(np.int16), axis=2)), [len(np.unique(image.reshape(-1, 3), axis=0)) for image in images]
+    values = {"roughness": steps.mean((1, 2, 3)), "flat": (steps == 0).mean((1, 2, 3)), "grey": (images.max(-1) == images.min(-1)).mean((1, 2))}
+    return {**{key: value.round(4).tolist() for key, value in values.items()}, "colours": colours}
+
+
 def mosaic(images):
     """All images as one picture, with at most 40 columns: (H, W, 3)."""
     columns = max(number for number in range(1, 41) if len(images) % number == 0)
@@ -135,9 +143,9 @@ def mosaic(images):
 
 def classical(images):
     """{codec: {alone, mosaic: bits per dimension; bits: of each image's file}}, headers included."""
-    rows, whole = [anchors.lossless(image, SMALL) for image in images], anchors.lossless(mosaic(images), SMALL)
-    bits = {name: [8 * own.bytes for row in rows for own in row if own.name == name] for name in SMALL}
-    return {own.name: {"alone": sum(bits[own.name]) / images.size, "mosaic": own.bits_per_dim, "bits": bits[own.name]} for own in whole}
+    files, whole = [anchors.lossless(image, SMALL) for image in images], anchors.lossless(mosaic(images), SMALL)
+    bits = [[8 * own.bytes for own in column] for column in zip(*files)]
+    return {own.name: {"alone": sum(column) / images.size, "mosaic": own.bits_per_dim, "bits": column} for own, column in zip(whole, bits)}
 
 
 def evaluation(images, test, coded):
@@ -179,8 +187,8 @@ def main(args, circumstances):
               f"popped {row['pop']:.1f} ({row['pop_network']:.1f})")
     _keep(args.json, circumstances, f"The first {len(images)} test images of CIFAR-10; bits per dimension. float, integer: ELBO of the float network "
           f"(its card's) and of its exact twin; symbols: -log2 of the masses that the coder used; actual: what was written and decoded: net in chains "
-          f"(SHVC), whole .shvc files ({FILES}), else albums. bits: of each image; initial: what an SHVC borrows",
-          images=len(images), models=models, classical=others, evaluation=timed)
+          f"(SHVC), whole .shvc files ({FILES}), else albums. bits: of each image; initial: what an SHVC borrows; described: see `describe`",
+          images=len(images), models=models, classical=others, described=describe(images), evaluation=timed)
 
 
 def jpeg_xl(image):

@@ -83,6 +83,12 @@ def test_a_mosaic_holds_every_image_once(count, shape):
         assert np.array_equal(whole[4 * row:4 * row + 4, 4 * column:4 * column + 4], image)
 
 
+def test_what_images_are_like():
+    flat, ramp = np.full((4, 4, 3), 7, np.uint8), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    found = bench_shvc.describe(np.stack([flat, ramp]))
+    assert found == {"roughness": [0.0, 3.0], "flat": [1.0, 0.0], "grey": [1.0, 0.0], "colours": [1, 16]}
+
+
 # --- small runs ----------------------------------------------------------------------------------------------------------------------------------
 
 def test_a_small_run_on_small_images(tmp_path, monkeypatch, capsys):
@@ -98,6 +104,7 @@ def test_a_small_run_on_small_images(tmp_path, monkeypatch, capsys):
     for name, row in result["models"].items():
         assert f"{row['actual']:.4f}" in printed and row["actual"] > 0.999 * row["symbols"], name
         assert row["integer"] == pytest.approx(sum(value for key, value in row["parts"].items() if key[0] in "xz"), rel=1e-4)
+    assert all(len(values) == 4 for values in result["described"].values())
     assert result["models"][TIMED]["album"]["chain"] == 2 and result["evaluation"]["images"] == 40 and set(result["evaluation"]["seconds"]) == {"1", "2"}
     assert bench.main(["shvc", "--count", "4", "--json", str(out)]) == 1 and "exists" in capsys.readouterr().err
 
@@ -134,7 +141,7 @@ def test_the_kept_networks_are_those_that_are_here(kept):
 
 
 def test_exactness_costs_little_and_the_coder_nothing(kept):
-    """The three ways of counting: the integers cost at most half a per cent of the float network's, and a file at most 0.1 % and 64 bits more than its symbols."""
+    """Three ways of counting: the integers cost at most half a per cent of the float network's, and a file at most 0.1 % and 64 bits more than its symbols."""
     for name, row in kept["models"].items():
         assert abs(row["integer"] / row["float"] - 1) < 0.005 and abs(row["symbols"] / row["integer"] - 1) < 0.002, name
         assert row["actual"] <= 1.001 * row["symbols"] + 64 / 3072, name
@@ -153,7 +160,12 @@ def test_both_beat_the_classical_codecs_on_small_images(kept):
 
 
 def test_the_longer_training_paid(kept):
-    assert kept["models"][TIMED]["actual"] < kept["models"]["shvc-short"]["actual"] and kept["models"][FILES]["actual"] < kept["models"]["shvc-short-arib"]["actual"]
+    for name, short in ((TIMED, "shvc-short"), (FILES, "shvc-short-arib")):
+        assert kept["models"][name]["actual"] < kept["models"][short]["actual"]
+
+
+def test_every_image_is_described(kept):
+    assert all(len(values) == 1000 for values in kept["described"].values()) and 0 <= min(kept["described"]["flat"]) <= max(kept["described"]["flat"]) < 1
 
 
 def test_ten_thousand_images_were_evaluated(kept):
