@@ -1,11 +1,11 @@
 """Image files in, arrays out, and back, without changing a pixel.
 
 A lossless codec is only as honest as the way its pixels are read. Image libraries are generous: a 16-bit PNG is
-quietly cut to 8 bits, an animation becomes its first frame, CMYK is turned into some RGB. Here each of these is
-refused by name instead, and what is accepted is exact. Writing is careful in the other direction: the new file
-appears whole or not at all, nothing is overwritten unless asked, and a lossy suffix is refused.
+quietly cut to 8 bits, an animation becomes its first frame, CMYK is turned into some RGB. Here 16 bits are read as
+16 bits (`images16`), the others are refused by name, and what is accepted is exact. Writing is careful in the other
+direction: the new file appears whole or not at all, nothing is overwritten unless asked, and a lossy suffix is refused.
 
-One image type everywhere: a uint8 array (H, W) for grey, (H, W, 3) for RGB, (H, W, 4) for RGBA.
+One image type everywhere: a uint8 or uint16 array (H, W) for grey, (H, W, 3) for RGB, (H, W, 4) for RGBA.
 """
 
 import io
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from . import images16
 from .errors import CorruptFile, InvalidInput, MissingData, UnsupportedImage
 
 READABLE = ("PNG", "PPM", "BMP", "TIFF", "WEBP", "JPEG", "GIF")
@@ -31,20 +32,24 @@ _WRITABLE = {  # suffix: (Pillow's name, the options that make it lossless, chan
 
 
 def read_image(path):
-    """The pixels of an image file as a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+    """The pixels of an image file as a uint8 array, or uint16 if it has 16 bits per sample, (H, W), (H, W, 3) or (H, W, 4).
 
-    Reads PNG, PPM/PGM, BMP, TIFF, WebP, JPEG and single-frame GIF. Grey, RGB and RGBA with 8 bits per sample come
-    back as stored. Three more kinds are converted because the conversion is exact: a palette becomes RGB (RGBA if it
-    has transparency), grey with alpha becomes RGBA, and black-and-white becomes grey with levels 0 and 255.
+    Reads PNG, PPM/PGM, BMP, TIFF, WebP, JPEG and single-frame GIF, of these with 16 bits PNG (needs imagecodecs, of the extra
+    `shvc_lib[anchors]`), TIFF and PPM/PGM. Grey, RGB and RGBA come back as stored. Three more kinds are converted
+    because the conversion is exact: a palette becomes RGB (RGBA if it has transparency), grey with alpha becomes RGBA,
+    and black-and-white becomes grey with levels 0 and 255.
     Only pixels are read: colour profiles, gamma and the EXIF orientation are ignored.
 
-    Raises `MissingData` (no such file), `CorruptFile` (damaged, or no image at all) and `UnsupportedImage` (16-bit
-    samples, CMYK, animations, and every other kind, by name).
+    Raises `MissingData` (no such file), `CorruptFile` (damaged, or no image at all) and `UnsupportedImage` (floating
+    point, 32-bit samples, CMYK, animations, and every other kind, by name).
     """
     path = Path(path)
     if not path.is_file():
         raise MissingData(f"{path}: " + ("this is a folder, not an image" if path.is_dir() else "no such file"))
     try:
+        deep = images16.read(path, path.read_bytes(), 2 * Image.MAX_IMAGE_PIXELS)
+        if deep is not None:
+            return deep
         with Image.open(path) as image:
             _refuse_inexact(path, image)
             mode, transparent = image.mode, "transparency" in image.info
@@ -59,7 +64,7 @@ def read_image(path):
         raise CorruptFile(f"{path}: not an image, or damaged at its start") from None
     except Image.DecompressionBombError:
         raise UnsupportedImage(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from None
-    except UnsupportedImage:
+    except (CorruptFile, UnsupportedImage):
         raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
         raise CorruptFile(f"{path}: damaged image file ({error})") from None
@@ -74,8 +79,9 @@ def _refuse_inexact(path, image):
     # Pillow opens a 16-bit RGB file in mode "RGB" and drops the low bytes; only the decoder's arguments betray it.
     arguments = str([tile[3] for tile in image.tile])
     deep_pnm = image.format == "PPM" and any(number > 255 for tile in image.tile for number in _integers(tile[3]))
-    if image.mode.startswith(("I", "F")) or ";16" in arguments or deep_pnm:
-        raise UnsupportedImage(f"{path}: more than 8 bits per sample; only 8-bit images are supported")
+    deep_tiff = image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8
+    if image.mode.startswith(("I", "F")) or ";16" in arguments or deep_pnm or deep_tiff:
+        raise UnsupportedImage(f"{path}: more than 8 bits per sample, and of a kind that is not read; save it as 16-bit PNG first")
     if image.mode not in ("L", "RGB", "RGBA", "P", "LA", "1"):
         raise UnsupportedImage(f"{path}: colour mode {image.mode} is not supported; convert to RGB first")
     if image.mode in ("L", "1") and "transparency" in image.info:
@@ -87,11 +93,12 @@ def _integers(arguments):
 
 
 def write_image(path, image, force=False):
-    """Write a uint8 image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) losslessly; returns the path.
+    """Write a uint8 or uint16 image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) losslessly; returns the path.
 
-    The suffix chooses the format: .png (also when there is none), .webp (lossless), .tif, .bmp, .ppm or .pgm.
-    The file appears whole or not at all. Raises `InvalidInput` for a suffix that is lossy or unknown or cannot hold
-    these channels, and for an existing file unless `force`; `UnsupportedImage` for any other array.
+    The suffix chooses the format: .png (also when there is none), .webp (lossless), .tif, .bmp, .ppm or .pgm; with 16 bits
+    .png (needs imagecodecs), .tif, .ppm or .pgm. The file appears whole or not at all. Raises `InvalidInput` for a
+    suffix that is lossy or unknown or cannot hold these samples or channels, and for an existing file unless `force`;
+    `UnsupportedImage` for any other array, and for a 16-bit PNG without imagecodecs.
     """
     path = Path(path)
     image = check_image(image)
@@ -101,8 +108,12 @@ def write_image(path, image, force=False):
     if suffix not in _WRITABLE:
         raise InvalidInput(f"{path}: {suffix} is not a lossless format written here; use one of {' '.join(_WRITABLE)}")
     name, options, channels = _WRITABLE[suffix]
+    if image.dtype == np.uint16 and suffix not in images16.SUFFIXES:
+        raise InvalidInput(f"{path}: {suffix} cannot hold 16 bits per sample; use one of {' '.join(images16.SUFFIXES)}")
     if (1 if image.ndim == 2 else image.shape[2]) not in channels:
         raise InvalidInput(f"{path}: {suffix} cannot hold an image of shape {image.shape}; use .png")
+    if image.dtype == np.uint16:
+        return write_bytes(path, images16.encode(path, np.ascontiguousarray(image)), force)
     buffer = io.BytesIO()
     try:
         Image.fromarray(image).save(buffer, name, **options)
@@ -111,12 +122,13 @@ def write_image(path, image, force=False):
     return write_bytes(path, buffer.getvalue(), force)
 
 
-def check_image(image):
-    """The array itself if it is a uint8 image (H, W) or (H, W, 1 | 3 | 4) with at least one pixel, else
-    `UnsupportedImage` saying what it is instead."""
+def check_image(image, depths=(8, 16)):
+    """The array itself if it is a uint8 or uint16 image (H, W) or (H, W, 1 | 3 | 4) with at least one pixel, else
+    `UnsupportedImage` saying what it is instead. depths=(8,): uint8 only."""
     image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise UnsupportedImage(f"an image is a uint8 array, this one is {image.dtype}")
+    wanted = [f"uint{depth}" for depth in depths]
+    if image.dtype not in wanted:
+        raise UnsupportedImage(f"an image is a {' or '.join(wanted)} array here, this one is {image.dtype}")
     if not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3, 4)) or image.size == 0:
         raise UnsupportedImage(f"an image has shape (H, W) or (H, W, 1 | 3 | 4), this one has {image.shape}")
     return image

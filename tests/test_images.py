@@ -71,8 +71,8 @@ def test_writing_into_nowhere_is_one_line(tmp_path):
         write_bytes(tmp_path, b"")
 
 
-@pytest.mark.parametrize("bad", [RGB.astype(np.float32), RGB.astype(np.uint16), RGB[0, 0], RGB[:, :, :2], RGB[:0]],
-                         ids=["float", "uint16", "1-D", "two channels", "empty"])
+@pytest.mark.parametrize("bad", [RGB.astype(np.float32), RGB.astype(np.int16), RGB.astype(np.uint32), RGB[0, 0], RGB[:, :, :2], RGB[:0]],
+                         ids=["float", "int16", "uint32", "1-D", "two channels", "empty"])
 def test_other_arrays_are_refused(bad, tmp_path):
     with pytest.raises(UnsupportedImage):
         check_image(bad)
@@ -102,27 +102,9 @@ def test_exact_conversions(tmp_path):
     assert np.array_equal(keyed[:, :, :3], RGB) and keyed[2, 3, 3] == 0 and keyed[0, 0, 3] == 255
 
 
-def sixteen_bit_rgb_png():
-    """A PNG that Pillow would open as RGB, dropping half of every sample. Pillow cannot write one, so build it."""
-    import struct
-    import zlib
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + bytes(RNG.integers(0, 256, 4 * 3 * 2, dtype=np.uint8)) for _ in range(5))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
 def refused():
-    deep = Image.fromarray(RNG.integers(0, 65536, (5, 4), dtype=np.uint16))
-    yield "16-bit grey png", "8 bits per sample", ".png", lambda path: deep.save(path)
-    yield "16-bit rgb png", "8 bits per sample", ".png", lambda path: path.write_bytes(sixteen_bit_rgb_png())
-    yield "16-bit ppm", "8 bits per sample", ".ppm", lambda path: path.write_bytes(b"P6 4 5 65535\n" + bytes(120))
-    yield "10-bit pgm", "8 bits per sample", ".pgm", lambda path: path.write_bytes(b"P5 4 5 1023\n" + bytes(40))
-    yield "32-bit tiff", "8 bits per sample", ".tif", lambda path: Image.new("I", (4, 5)).save(path)
-    yield "float tiff", "8 bits per sample", ".tif", lambda path: Image.new("F", (4, 5)).save(path)
+    yield "32-bit tiff", "32 bits per sample", ".tif", lambda path: Image.new("I", (4, 5)).save(path)
+    yield "float tiff", "32 bits per sample .floating", ".tif", lambda path: Image.new("F", (4, 5)).save(path)
     yield "cmyk jpeg", "mode CMYK", ".jpg", lambda path: Image.new("CMYK", (4, 5)).save(path)
     frames = [Image.new("RGB", (4, 5), colour) for colour in ("red", "green", "blue")]
     for suffix in (".gif", ".png", ".webp"):
