@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..coding import Codec, Uniform, autoregressive, independent, laplace, logistic
+from ..errors import InvalidInput
 
 MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
 MEAN_LIMIT, SPREAD_LIMIT = 1 << 15, 1 << 10  # -limit <= mean coefficient < limit, 0 <= spread coefficient < limit
@@ -77,7 +78,7 @@ def _reflect(positions, stride, length):
 class Canvas:
     """What encoder and decoder both know so far: pixels, and the size of each one's prediction error in 1/16 of a level."""
 
-    def __init__(self, shape):
+    def __init__(self, shape):  # see also `linear_deep.DeepCanvas`
         self.pixels = np.zeros(shape, dtype=np.uint8)
         self.errors = np.zeros(shape, dtype=np.uint16)
         self.errors[0, 0] = 50 * 16  # nothing predicted the corner
@@ -167,8 +168,26 @@ def _model(shape):
         canvas.write(step, symbols, means)
 
 
-def codec(shape):
-    """The Codec of uint8 images of shape (H, W, C): push(stack, image), pop(stack) -> image, bits(image)."""
+def codec(shape, depth=8):
+    """The Codec of images of shape (H, W, C): push(stack, image), pop(stack) -> image, bits(image). depth: 8 for uint8 or 16 for uint16
+    images (`linear_deep`). push and bits raise InvalidInput for an image of another dtype or shape."""
+    from . import linear_deep  # imports this module
+
+    if depth not in (8, 16):
+        raise InvalidInput(f"depth must be 8 or 16 bits per sample, got {depth!r}")
+    inner = linear_deep.codec(shape) if depth == 16 else _codec(shape)
+    dtype = np.dtype(f"uint{depth}")
+
+    def checked(image):
+        image = np.asarray(image)
+        if image.dtype != dtype or image.shape != tuple(shape):
+            raise InvalidInput(f"this codec takes {dtype} images of shape {tuple(shape)}, got {image.dtype} of shape {image.shape}")
+        return image
+
+    return Codec(lambda stack, image: inner.push(stack, checked(image)), inner.pop, lambda image: inner.bits(checked(image)))
+
+
+def _codec(shape):
     from .linear_fit import requests  # only the encoder fits
 
     inner = autoregressive(lambda: _model(shape))

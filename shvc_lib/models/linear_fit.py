@@ -20,11 +20,11 @@ _ENOUGH = 1 << 18  # pixels: a fit looks at so many at most, in whole rows sprea
 _SAMPLE = 4000  # pixels per class that choose its scale
 
 
-def _weighted_least_squares(features, targets, weights, start):
+def _weighted_least_squares(features, targets, weights, start, ridge=1e-6):
     """Coefficients near `start` that minimise the weighted squared error (a light ridge keeps flat images solvable)."""
     weighted = features * weights
     gram = weighted @ features.T
-    gram[np.diag_indices_from(gram)] += 1e-6 * np.trace(gram) / len(gram) + 1e-9
+    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram) + 1e-9
     return start + solve(gram, weighted @ (targets - start @ features), assume_a="pos")
 
 
