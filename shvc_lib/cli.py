@@ -1,14 +1,15 @@
-"""The command line: `shvc encode`, `decode`, `info`, `models`, `data`.
+"""The command line: `shvc encode`, `decode`, `info`, `bench`, `models`, `train`, `data`.
 
 Errors are one line on standard error and exit status 1 (2 for a wrong command). Nothing is overwritten without --force, and output files
 appear whole or not at all.
 """
 
 import argparse
+import mmap
 import sys
 from pathlib import Path
 
-from . import __version__, codec, lossy, models
+from . import __version__, album_file, codec, coders, container, lossy, models, parallel
 from .errors import InvalidInput, MissingData, ShvcError
 from .images import read_image, write_bytes, write_image
 
@@ -31,7 +32,7 @@ def _shape(shape):
 def _target(source, output, suffix, force):
     """Where the output goes: `output`, or the input's name with `suffix`, beside it or in the folder `output`. What is wrong with it is said
     before the work, not after."""
-    if not source.name:
+    if not source.name or source.is_dir():
         raise InvalidInput(f"{source}: this is a folder; name a file")
     target = Path(output) if output else source.with_suffix(suffix)
     if output and target.is_dir():
@@ -43,44 +44,138 @@ def _target(source, output, suffix, force):
     return target
 
 
+def _mapped(path):
+    """A file's bytes, of which only what is looked at is read: a memoryview."""
+    try:
+        with open(path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError):  # no such file, a folder, a pipe, an empty file
+        return memoryview(_read_bytes(path))
+
+
+def _is_album(path):
+    """Whether the file begins as an album does."""
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == album_file.MAGIC
+
+
 def _encode(args):
     source = Path(args.input)
+    if source.is_dir():
+        return _encode_folder(source, args)
+    if args.chain:
+        raise InvalidInput(f"{source}: --chain is for a folder of small images, this is one file")
     target = _target(source, args.output, SUFFIX, args.force)
     image = read_image(source)
-    data = codec.encode(image, model=args.model, quality=args.quality)
+    data = codec.encode(image, model=args.model, quality=args.quality, tile=args.tile, workers=args.workers, progress=sys.stderr.isatty())
+    if parallel.rank()[0]:
+        return
     write_bytes(target, data, force=args.force)
-    size = source.stat().st_size
-    print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual); {source.name} has {size} bytes")
-    if len(data) > size and not codec.info(data)["lossy"]:
+    size, facts = source.stat().st_size, codec.info(data)
+    print(f"{target}: {_shape(image.shape)}, {len(data)} bytes, {8 * len(data) / image.size:.3f} bits per sub-pixel (actual) with "
+          f"{facts['model'] if not facts['stored'] else 'the pixels as they are'}; {source.name} has {size} bytes")
+    if len(data) > size and not facts["lossy"]:
         why = ("is compressed with loss; to keep its exact pixels takes more" if source.suffix.lower() in (".jpg", ".jpeg")
                else "is smaller; it may have been compressed with loss once, or hold few colours, which this model makes no use of")
         print(f"note: {source.name} {why}", file=sys.stderr)
 
 
+def _encode_folder(source, args):
+    from . import album
+
+    if args.quality is not None or args.tile is not None:
+        raise InvalidInput(f"{source}: a folder becomes an album, which knows neither --quality nor --tile")
+    if not args.output and not source.name:
+        raise InvalidInput(f"{source}: name the album to write")
+    target = Path(args.output) if args.output else source.with_name(source.name + ".shva")
+    model = None if args.model == "auto" else args.model.split(",") if args.chain else args.model
+    album.write_folder(source, target, model, args.chain, args.workers or parallel.available(), args.force)
+    facts = album.info(target)
+    print(f"{target}: {facts['images']} images of {_shape(facts['shape'])}, {facts['bytes']} bytes, {facts['bits_per_dim']:.3f} bits per sub-pixel (actual)")
+
+
+def _crop(text):
+    if text is None:
+        return None
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InvalidInput(f"--crop takes x,y,width,height in pixels, not {text!r}") from None
+
+
 def _decode(args):
-    source = Path(args.input)
+    source, crop = Path(args.input), _crop(args.crop)
+    if _is_album(source):
+        return _decode_album(source, args)
+    if args.only:
+        raise InvalidInput(f"{source}: --only is for albums")
     target = _target(source, args.output, ".png", args.force)
-    data = _read_bytes(source)
-    image = codec.decode(data)
+    data = _mapped(source)
+    image = codec.decode(data, crop, args.workers, sys.stderr.isatty(), container.MAX_PIXELS if args.large else codec.MOST_DECODED)
+    if parallel.rank()[0]:
+        return
     write_image(target, image, force=args.force)
-    print(f"{target}: {_shape(image.shape)}, " + ("the picture that the lossy model made (checksum of its latents)" if codec.info(data)["lossy"]
+    print(f"{target}: {_shape(image.shape)}, " + ("the picture that the lossy model made (checksum of its latents)" if codec.lossy_file(data)
                                                   else "every pixel as it was encoded (checksum)"))
 
 
+def _decode_album(source, args):
+    from . import album
+
+    if args.crop or args.large:
+        raise InvalidInput(f"{source}: an album knows neither --crop nor --large; choose images with --only")
+    folder = Path(args.output) if args.output else source.with_suffix("")
+    only = [int(name) if name.isdigit() else name for name in args.only] if args.only else None
+    paths = album.extract(source, folder, only, args.force, args.workers or parallel.available())
+    print(f"{folder}: {len(paths)} image{'s' * (len(paths) != 1)}, every pixel as it was encoded (checksums)")
+
+
 def _info(args):
-    facts = codec.info(_read_bytes(args.file))
+    if _is_album(args.file):
+        return _info_album(args.file)
+    facts = codec.info(_mapped(args.file))
     how = ", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""
-    print(f"model     {facts['model']} (revision {facts['revision']}){how}")
-    print(f"shape     {_shape(facts['shape'])}, 8 bits per sub-pixel raw")
-    print(f"file      {facts['bytes']} bytes: header {facts['header_bytes']}, payload {facts['payload_bytes']} (checksum matches)")
+    revision = "" if facts["revision"] is None else f" (revision {facts['revision']})"
+    checked = "its checksum is that of the pixels, seen when it is decoded" if facts["version"] == 0 else "checksum matches" if facts["tiles"] == 1 else "checksums match"
+    print(f"model     {facts['model']}{revision}{how}")
+    print(f"shape     {_shape(facts['shape'])}, {facts['depth']} bits per sub-pixel raw")
+    if facts["tiles"] > 1:
+        print(f"tiles     {facts['tiles']}, at most {facts['tile_side']} pixels a side")
+    print(f"file      {facts['bytes']} bytes: header {facts['header_bytes']}, payload {facts['payload_bytes']} ({checked})")
     print(f"rate      {facts['bits_per_dim']:.3f} bits per sub-pixel (actual)")
+
+
+def _info_album(path):
+    from . import album
+
+    for key, value in album.info(path).items():
+        value = _shape(value) if key == "shape" else f"{value:.3f} bits per sub-pixel (actual)" if key == "bits_per_dim" else value
+        print(f"{'rate' if key == 'bits_per_dim' else key:9} {value}")
 
 
 def _models(args):
     for model in models.MODELS.values():
         print(f"{model.name} (revision {model.revision}): {model.about}")
+    for name in coders.networks():
+        about = "photographs" if name == coders.PHOTO else "small images"
+        print(f"{name}: SHVC for {about}, 8-bit RGB and RGBA, without loss")
+    print("auto: the smallest file of those without loss that suit the image")
     for name, about in lossy.ABOUT.items():
         print(f"{name}: {about}; --quality 1 ... {lossy.qualities(name)}")
+
+
+def _bench(args):
+    from . import bench
+
+    return bench.main(["photographs", "--images", args.images, *(["--json", args.json] if args.json else [])])
+
+
+def _train(args):
+    from . import train
+
+    return train.main([args.recipe, *args.rest])
 
 
 def _data_list(args):
@@ -104,22 +199,37 @@ def parser():
         sub.set_defaults(action=action)
         return sub
 
-    sub = command("encode", _encode, "compress an image file, without loss unless a lossy model is named")
-    sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 bits per channel")
-    sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}")
-    sub.add_argument("--model", default="linear", metavar="NAME", help="see `shvc models` (default: linear, without loss)")
+    sub = command("encode", _encode, "compress an image file, without loss unless a lossy model is named, or a folder of small ones")
+    sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 or 16 bits per channel, or a folder of 8-bit RGB images of one size")
+    sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}, of a folder .shva")
+    sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss)")
     sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
+    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 8, 0 for one tile (default: {codec.SIDE} for networks, 0 for linear)")
+    sub.add_argument("--chain", type=int, default=0, metavar="N", help="of a folder: chain images in groups of N by bits-back coding; smaller, but reading one reads its group")
+    sub.add_argument("--workers", type=int, metavar="N", help="threads, of a folder processes (default: one for each core); the file does not depend on it")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
-    sub = command("decode", _decode, f"restore the image from a {SUFFIX} file")
+    sub = command("decode", _decode, f"restore the image from a {SUFFIX} file, or the images from an album")
     sub.add_argument("input", metavar="IN")
-    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png")
+    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png, of an album without one")
+    sub.add_argument("--crop", metavar="X,Y,W,H", help="only this rectangle, in pixels from the upper left corner; of a file with tiles, others are not decoded")
+    sub.add_argument("--only", nargs="+", metavar="NAME", help="of an album: these images, by name or number")
+    sub.add_argument("--large", action="store_true", help=f"decode images of more than {codec.MOST_DECODED} sub-pixels, too")
+    sub.add_argument("--workers", type=int, metavar="N", help="threads, of an album processes (default: one for each core)")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
-    sub = command("info", _info, f"what a {SUFFIX} file holds, from its header")
+    sub = command("info", _info, f"what a {SUFFIX} file or an album holds, from its header")
     sub.add_argument("file", metavar="FILE")
 
     command("models", _models, "the models that can encode")
+
+    sub = command("bench", _bench, "bytes and seconds of shvc-photo, linear and the classical codecs on a folder of images")
+    sub.add_argument("--images", required=True, metavar="DIR", help="a folder of image files, or the name of a data set: kodak, photographs")
+    sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
+
+    sub = command("train", _train, "train a model by its recipe; under torchrun, by several processes")
+    sub.add_argument("recipe", metavar="RECIPE")
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of python -m shvc_lib.train: --out, --minutes, --steps, --device")
 
     data = commands.add_parser("data", help="list or fetch the data sets", description="The data sets that the book can use.")
     actions = data.add_subparsers(dest="data_command", required=True, metavar="list|get")
@@ -133,7 +243,7 @@ def main(argv=None):
     """Run the command line; returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        args.action(args)
+        return args.action(args) or 0
     except ShvcError as error:
         print(f"shvc: {error}", file=sys.stderr)
         return 1
@@ -146,7 +256,6 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("shvc: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -259,6 +259,12 @@ def _decode_with_loss(header, payload):
     return picture
 
 
+def lossy_file(data):
+    """Whether a lossy model wrote the file, by its header."""
+    parts = _unpack(data)
+    return isinstance(parts, _Whole) and parts.header.lossy
+
+
 def info(data):
     """What a file's header says, as a dict; streams are checked against their checksums but not decoded (small images have none but that of the pixels).
 
