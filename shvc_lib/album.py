@@ -1,4 +1,4 @@
-"""An album: many small images of one size in one file, each a stream of its own.
+"""An album: many small images of one size in one file, each a stream of its own, or chained in groups.
 
 A chain of bits-back codes decodes from its last image to its first, and whoever wants one of a thousand decodes, on average, five hundred. With ArIB every
 image starts from an empty stack, so images can be written by any number of processes, and be read one at a time, in any order:
@@ -7,151 +7,192 @@ image starts from an empty stack, so images can be written by any number of proc
     pictures = album.Album("cifar.shva")
     pictures[700]                                     # reads the header, two entries of the index, and 1.5 kB
 
-The file, byte by byte (version 1; integers are little-endian):
+    album.write_folder("holiday", "holiday.shva", chain=50)
+    album.extract("holiday.shva", "holiday-again")    # as .png files, under their names
 
-| bytes | meaning |
-| --- | --- |
-| 4 | magic: the ASCII letters SHVA |
-| 1 | version of this format: 1 |
-| 1 + n | length and ASCII letters of the network's name |
-| 2 | its revision: the beginning of the SHA-256 of its weights |
-| 4, 4, 4 | number of images, height, width |
-| 4 | CRC-32 of every byte before this field |
-| 4 for each image | where its stream ends, from the end of this index |
-| rest | the streams: stacks of bits, or, where that is no longer, the pixels themselves and their CRC-32 |
+With `chain=n` the images are cut into groups of n, and each group is a chain whose first image is coded with ArIB and so needs no initial bits
+(`models.shvc_chain`). That saves what ArIB costs beyond plain SHVC, and the end of a file that every stream has. In exchange, reading image i decodes its
+group from the last image down to i: access is at random to groups, not to images.
 
-An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here every stack starts at 2^32 + the CRC-32 of its image's
-pixels, and what is left of it when everything has been popped is the checksum, at no cost. A damaged stream or index entry raises CorruptFile when its
-image is asked for; the other images are unharmed. Taught in chapter 6.
+`album_file` says what is in the file, byte by byte. An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here
+every stack starts at 2^32 + the CRC-32 of its image's or group's pixels, and what is left of it when everything has been popped is the checksum, at no cost.
+A damaged stream or index entry raises CorruptFile when one of its images is asked for; the others are unharmed. While a network codes, it takes some 2 kB of
+memory for each pixel. An album is for small images; large ones are for `codec`, which cuts them into tiles. Taught in chapters 6 and 7.
 """
 
 import io
-import struct
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
-from multiprocessing import get_context
+import itertools
+import os
+import tempfile
+from functools import cached_property
+from math import prod
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from .coding import BitStack
+from . import album_file
+from .album_streams import CHAINED, NETWORK, batch_size, images_of, in_batches, network, streams_of
 from .coding.checks import integer
-from .coding.lanes import Lanes
-from .errors import CorruptFile, InvalidInput, OutOfBits, TruncatedFile, UnknownModel
-from .images import write_bytes
-
-MAGIC, VERSION, NETWORK = b"SHVA", 1, "shvc-arib-cifar10"
-BATCH = 32  # images that the networks see at once
-MAX_IMAGES, MAX_SIDE = 1 << 24, 1 << 12
-_HEADER, _NUMBER = struct.Struct("<HIII"), struct.Struct("<I")
+from .errors import CorruptFile, InvalidInput, MissingData, TruncatedFile, UnknownModel, UnsupportedImage
+from .images import SUFFIXES, read_image, write_bytes, write_image
 
 
-@lru_cache(maxsize=4)
-def _network(name):
-    """(the exact twin, its revision). Raises UnknownModel, and InvalidInput if a single image cannot start from an empty stack under it."""
-    from . import zoo  # with torch
-
-    twin = zoo.load(name)
-    if not hasattr(twin, "split") or (twin.split == twin.ks[0]**2 and not twin.deterministic):
-        raise InvalidInput(f"{name} needs initial bits, which single images do not have: choose a network with ArIB, {NETWORK} for example")
-    return twin, int(zoo.card(name)["sha256"][:4], 16)
-
-
-def _start(image):
-    """An empty stack but for the checksum in its head."""
-    return BitStack.from_bytes(_NUMBER.pack(crc32(image)) + b"\x01")
+def _names_of(model, chain):
+    """The networks' names, one or two."""
+    if model is None:
+        return (NETWORK, CHAINED) if chain else (NETWORK,)
+    names = (model,) if isinstance(model, str) else tuple(model)
+    if len(names) != (2 if chain else 1):
+        raise InvalidInput("a chain takes two networks, (ArIB, plain SHVC)" if chain else f"one network codes images by themselves, got {len(names)}")
+    return names
 
 
-def _streams(name, images):
-    """The streams of a batch of images, a list of bytes."""
-    from .models import shvc_codec
-
-    lanes = Lanes([_start(image) for image in images])
-    shvc_codec.codec(_network(name)[0], images.shape).push(lanes, images)
-    streams = [stack.to_bytes() for stack in lanes.stacks]
-    return [stream if len(stream) < image.nbytes + _NUMBER.size else image.tobytes() + _NUMBER.pack(crc32(image)) for stream, image in zip(streams, images)]
-
-
-def _pictures(name, streams, shape):
-    """The inverse of `_streams`: uint8 (B, H, W, 3). Raises CorruptFile."""
-    from .models import shvc_codec
-
-    pictures, pixels = np.empty((len(streams), *shape), dtype=np.uint8), int(np.prod(shape))
-    coded = [i for i, stream in enumerate(streams) if len(stream) != pixels + _NUMBER.size]
-    for i in set(range(len(streams))) - set(coded):
-        pictures[i] = np.frombuffer(streams[i][:pixels], dtype=np.uint8).reshape(shape)
-        if streams[i][pixels:] != _NUMBER.pack(crc32(pictures[i])):
-            raise CorruptFile("a stored image does not match its checksum: the album is damaged")
-    if coded:
-        try:
-            lanes = Lanes([BitStack.from_bytes(streams[i]) for i in coded])
-            pictures[coded] = shvc_codec.codec(_network(name)[0], (len(coded), *shape)).pop(lanes)
-        except (OutOfBits, InvalidInput, CorruptFile) as error:
-            raise CorruptFile(f"a stream cannot be decoded, the album is damaged ({error})") from None
-        if any(stack != _start(pictures[i]) for i, stack in zip(coded, lanes.stacks)):
-            raise CorruptFile("an image does not match its checksum: the album is damaged")
-    return pictures
-
-
-def _one_thread():
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _map(function, arguments, workers):
-    """[function(*a) for a in arguments], by `workers` processes when there is more than one."""
-    if integer("workers", workers, 1) == 1:
-        return [function(*own) for own in arguments]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        return list(pool.map(function, *zip(*arguments)))
-
-
-def encode(images, model=NETWORK, workers=1):
+def encode(images, model=None, workers=1, names=None, chain=0):
     """The bytes of an album of uint8 images (N, H, W, 3), the same whatever `workers`, the number of processes.
 
     In a script of your own, call it under `if __name__ == "__main__":` when there is more than one, for Python starts them by importing the script.
-    H and W: multiples of what the network halves them to, 8 for those that are here. Raises InvalidInput and UnknownModel.
+    H, W: 1 ... 4096, at most 2^20 pixels. names: N file names, or None. chain: the images of a group, 2 or more, or 0 to code every image by itself.
+    model: the name of an ArIB network; with a chain, a pair, ArIB for the first image of a group and plain SHVC for the others. Raises InvalidInput and
+    UnknownModel.
     """
-    images = np.ascontiguousarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not 0 < len(images) < MAX_IMAGES or not 0 < max(images.shape[1:3]) <= MAX_SIDE:
-        raise InvalidInput(f"an album takes uint8 images (N, H, W, 3) of at most {MAX_SIDE} pixels a side, got {images.dtype} of shape {images.shape}")
-    twin, revision = _network(model)
-    if any(side % twin.unit for side in images.shape[1:3]):
-        raise InvalidInput(f"{model} takes images whose height and width are multiples of {twin.unit}, got {images.shape[1]} x {images.shape[2]}")
-    batches = [images[i:i + BATCH] for i in range(0, len(images), BATCH)]
-    streams = [stream for part in _map(_streams, [(model, batch) for batch in batches], workers) for stream in part]
-    head = MAGIC + bytes([VERSION, len(model)]) + model.encode("ascii") + _HEADER.pack(revision, *images.shape[:3])
-    ends = np.cumsum([len(stream) for stream in streams])
-    if ends[-1] >= 1 << 32:
-        raise InvalidInput("an album holds at most 4 GiB of streams: make several")
-    return b"".join([head, _NUMBER.pack(crc32(head)), *(_NUMBER.pack(int(end)) for end in ends), *streams])
+    images, chain = np.ascontiguousarray(images), integer("chain", chain, 0, album_file.MAX_GROUP)
+    if chain == 1:
+        raise InvalidInput("a chain has 2 images or more; chain=0 codes every image by itself")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not 0 < len(images) < album_file.MAX_IMAGES:
+        raise InvalidInput(f"an album takes uint8 images (N, H, W, 3), got {images.dtype} of shape {images.shape}")
+    album_file.check_size(*images.shape[1:3])
+    names, networks = None if names is None else album_file.check_names(names, len(images)), _names_of(model, chain)
+    about = tuple((name, network(name, *first)[1]) for name, first in zip(networks, ((), (False,))))
+    shape, step = images.shape[1:], max(chain, 1)
+    streams = in_batches(streams_of, (networks, shape), [[images[i:i + step] for i in range(0, len(images), step)]], shape, workers)
+    return album_file.pack(about, chain, len(images), shape, streams, names)
 
 
-def write(path, images, model=NETWORK, workers=1, force=False):
+def _check_target(path, force):
+    path = Path(path)
+    if path.exists() and (path.is_dir() or not force):
+        raise InvalidInput(f"{path}: " + ("this is a folder; name a file" if path.is_dir() else "this file exists; say force=True to replace it"))
+    if not path.absolute().parent.is_dir():
+        raise InvalidInput(f"{path}: its folder does not exist")
+
+
+def write(path, images, model=None, workers=1, force=False, names=None, chain=0):
     """`encode` to a file, which appears whole or not at all; an existing one is only replaced with `force`. Returns its path.
 
     Raises InvalidInput, UnknownModel."""
-    if Path(path).exists() and not force:
-        raise InvalidInput(f"{path}: this file exists; say force=True to replace it")
-    return write_bytes(path, encode(images, model, workers), force)
+    _check_target(path, force)
+    return write_bytes(path, encode(images, model, workers, names, chain), force)
+
+
+def write_folder(folder, out, model=None, chain=0, workers=1, force=False):
+    """Write all image files of a folder, sorted by name, to the album `out`. Returns its path. `chain`, `model`, `workers`: see `encode`.
+
+    Raises MissingData (no such folder, no images), UnsupportedImage naming the first file that is not 8-bit RGB of the others' size, and what `encode` raises.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingData(f"{folder}: no such folder")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise MissingData(f"{folder}: no image files here")
+    names, images = album_file.check_names([file.name for file in files], len(files)), []
+    _check_target(out, force)
+    for file in files:
+        image = read_image(file)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            kind = "16 bits per sample" if image.dtype != np.uint8 else "grey" if image.ndim == 2 else "RGB with alpha"
+            raise UnsupportedImage(f"{file}: {kind}, and an album takes 8-bit RGB; `shvc encode FILE` takes this one")
+        if image.shape != (shape := images[0].shape if images else image.shape):
+            raise UnsupportedImage(f"{file}: {image.shape[0]} x {image.shape[1]} pixels, and {files[0].name} has {shape[0]} x {shape[1]}; an album takes "
+                                   "images of one size, `shvc encode FILE` takes any")
+        album_file.check_size(*image.shape[:2])
+        images.append(image)
+    return write(out, np.stack(images), model, workers, force, names, chain)
+
+
+def extract(source, folder, only=None, force=False, workers=1):
+    """Write the images of an album as PNG files into `folder`, which is made if it is not there, under their names, or their numbers. Returns the paths.
+
+    only: names (with their suffix or without) and numbers of images; None: all. Existing files are only replaced with `force`. All images are decoded before
+    the first file appears. Raises InvalidInput, MissingData, and what `Album` raises.
+    """
+    folder = Path(folder)
+    with Album(source) as pictures:
+        pictures.check()
+        try:
+            chosen = sorted(set(range(len(pictures)) if only is None else map(pictures.number, only)))
+        except IndexError as error:
+            raise InvalidInput(str(error)) from None
+        names = pictures.names
+        targets = [folder / (album_file.png_name(names[i]) if names else f"{i:0{len(str(len(pictures) - 1))}}.png") for i in chosen]
+        if os.path.lexists(folder) and not folder.is_dir() or not folder.absolute().parent.is_dir():
+            raise InvalidInput(f"{folder}: this is no folder, and none can be made here")
+        for target in targets:
+            if target.is_dir() or os.path.lexists(target) and not force:
+                raise InvalidInput(f"{target}: " + ("this is a folder" if target.is_dir() else "this file exists; say force=True to replace it"))
+        made = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".album-", dir=folder) as hidden:
+                for k, image in enumerate(pictures.iterate(chosen, workers)):
+                    write_image(Path(hidden) / f"{k}.png", image)
+                for k, target in enumerate(targets):
+                    if os.path.lexists(target) and not force:  # somebody was here meanwhile, or two names are one to this file system
+                        raise InvalidInput(f"{target}: this file exists; say force=True to replace it")
+                    os.replace(Path(hidden) / f"{k}.png", target)
+        except BaseException:
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+            raise
+    return targets
+
+
+def info(source):
+    """What an album says of itself, as a dict; its checksums are looked at, its images are not decoded.
+
+    Keys: version, images, shape, models (names), revisions, chain, streams, stored (streams that are pixels), named (bool), bytes, and bits_per_dim (actual,
+    of the whole file)."""
+    with Album(source) as pictures:
+        layout, size = pictures.layout, pictures.bytes
+        spans = pictures.check()
+        stored = sum(end - start == album_file.stored_bytes(layout, g) for g, (start, end, _) in enumerate(spans))
+        return {"version": layout.version, "images": layout.count, "shape": layout.shape, "models": pictures.models,
+                "revisions": tuple(revision for _, revision in layout.networks), "chain": layout.chain, "streams": layout.groups, "stored": stored,
+                "named": pictures.names is not None, "bytes": size, "bits_per_dim": 8 * size / (layout.count * prod(layout.shape))}
+
+
+def _open(source):
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if hasattr(source, "seek"):
+        return source
+    try:
+        return open(source, "rb")
+    except FileNotFoundError:
+        raise MissingData(f"{source}: there is no such file") from None
+    except OSError as error:
+        raise InvalidInput(f"{source}: cannot be read ({error.strerror})") from None
 
 
 class Album:
     """An album to read from: len(album) images of `shape` (H, W, 3); album[i] decodes one of them, `images()` all.
 
-    source: a path, the bytes, or a binary file that can seek. Only what is asked for is read. Raises CorruptFile, TruncatedFile; UnknownModel when the
-    network that wrote it is not here.
+    source: a path, the bytes, or a binary file that can seek. Only what is asked for is read. `models`: the networks' names; `chain`: images of a group, or 0;
+    `bytes`: of the file. Raises CorruptFile, TruncatedFile; UnknownModel when a network that wrote it is not here.
     """
 
     def __init__(self, source):
-        self._file = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source if hasattr(source, "seek") else open(source, "rb")
+        self._file = _open(source)
         try:
-            self._read_header()
+            self.bytes = self._file.seek(0, io.SEEK_END)
+            self.layout = album_file.read_layout(self._read)
+            if self.bytes < self.layout.data + 5 * self.layout.groups:  # before anything is as large as the header says; 5: no stack is shorter
+                raise TruncatedFile("the album ends before what its header or its index promises")
         except BaseException:
             self.close()
             raise
+        self.shape, self.chain, self.models = self.layout.shape, self.layout.chain, tuple(name for name, _ in self.layout.networks)
 
     def close(self):
         """Close the file."""
@@ -170,50 +211,71 @@ class Album:
             raise TruncatedFile("the album ends before what its header or its index promises")
         return data
 
-    def _read_header(self):
-        start = self._read(0, 6)
-        if start[:4] != MAGIC:
-            raise CorruptFile("this is no album: it does not start with the letters SHVA")
-        if start[4] != VERSION:
-            raise CorruptFile(f"the album has format version {start[4]}, this program reads version {VERSION}")
-        size = 6 + start[5] + _HEADER.size
-        head = self._read(0, size + 4)
-        if crc32(head[:size]) != _NUMBER.unpack(head[size:])[0]:
-            raise CorruptFile("the album's header is damaged: its checksum does not match its bytes")
-        name = head[6:6 + start[5]]
-        self.revision, self._count, height, width = _HEADER.unpack(head[6 + start[5]:size])
-        if not name.isascii() or not 0 < self._count < MAX_IMAGES or not 0 < min(height, width) <= max(height, width) <= MAX_SIDE:
-            raise CorruptFile("the header describes no album that this program can write")
-        self.model, self.shape, self._index = name.decode("ascii"), (height, width, 3), size + 4
-        self._data = self._index + self._count * _NUMBER.size
-
     def __len__(self):
-        return self._count
+        return self.layout.count
 
-    def _stream(self, i):
-        """The stream of image i."""
-        if not -self._count <= integer("the image's number", i) < self._count:
-            raise IndexError(f"the album has {self._count} images, 0 ... {self._count - 1}, not {i}")  # what ends a for loop over an album
-        i %= self._count
-        first = max(i - 1, 0)
-        ends = [end for end, in _NUMBER.iter_unpack(self._read(self._index + first * _NUMBER.size, (i + 1 - first) * _NUMBER.size))]
-        start, end = ends[0] if i else 0, ends[-1]
-        if not 0 < end - start <= int(np.prod(self.shape)) + _NUMBER.size:
-            raise CorruptFile(f"the index entry of image {i} is damaged")
-        return self._read(self._data + start, end - start)
+    @cached_property
+    def names(self):
+        """The images' names, a list of str, or None. Raises CorruptFile."""
+        return album_file.read_names(self.layout, self._read)
 
-    def _check_network(self):
-        revision = _network(self.model)[1]
-        if revision != self.revision:
-            raise UnknownModel(f"the album was written by revision {self.revision} of {self.model!r}; here is revision {revision}")
+    def check(self):
+        """Look at the checksums of index and names, and at the length of the file: where the streams lie, for `info`. Raises CorruptFile, TruncatedFile."""
+        found, _ = album_file.check_index(self.layout, self._read, self.bytes), self.names
+        return found
+
+    def number(self, image):
+        """The number 0 ... N - 1 of an image, given its number, from the end if less than 0, or its name, with its suffix or without; "7" is a
+        number where nothing has this name. Raises IndexError, InvalidInput."""
+        if isinstance(image, str):
+            bare = image.removesuffix(".png")
+            found = [i for i, name in enumerate(self.names or ()) if image in (name, album_file.png_name(name), os.path.splitext(name)[0])]
+            if not found and bare.isascii() and bare.isdecimal() and len(bare) < 20 and int(bare) < len(self):
+                found = [int(bare)]
+            if len(found) != 1:
+                raise InvalidInput(f"{'several images are' if found else 'no image is'} called {image!r} in this album")
+            return found[0]
+        if not -len(self) <= integer("the image's number", image) < len(self):
+            raise IndexError(f"the album has {len(self)} images, 0 ... {len(self) - 1}, not {image}")  # what ends a for loop over an album
+        return image % len(self)
+
+    def _stream(self, group):
+        """The stream of a group, of an image by itself where there are none."""
+        (start, end, checksum), = album_file.spans(self.layout, self._read, group, group + 1)
+        stream = self._read(self.layout.data + start, end - start)
+        if checksum is not None and crc32(stream) != checksum:
+            raise CorruptFile(f"the stream of group {group} does not match its checksum: the album is damaged")
+        return stream
+
+    def _check_networks(self):
+        for (name, revision), first in zip(self.layout.networks, ((), (False,))):
+            try:
+                here = network(name, *first)[1]
+            except InvalidInput as error:
+                raise CorruptFile(f"no album is written so: {error}") from None
+            if revision != here:
+                raise UnknownModel(f"the album was written by revision {revision} of {name!r}; here is revision {here}")
 
     def __getitem__(self, i):
         return self.images([i])[0]
 
     def images(self, chosen=None, workers=1):
-        """The images of these numbers (all when None): uint8 (N, H, W, 3)."""
-        self._check_network()
-        chosen = range(self._count) if chosen is None else list(chosen)
-        streams = [self._stream(i) for i in chosen]
-        batches = [(self.model, streams[k:k + BATCH], self.shape) for k in range(0, len(streams), BATCH)]
-        return np.concatenate(_map(_pictures, batches, workers))
+        """The images of these numbers or names (all when None): uint8 (N, H, W, 3)."""
+        if chosen is None:
+            self.check()
+        chosen, step = range(len(self)) if chosen is None else [self.number(i) for i in chosen], max(self.chain, 1)
+        self._check_networks()
+        lowest = {}  # of each group: down to where it is to be decoded
+        for i in chosen:
+            lowest[i // step] = min(lowest.get(i // step, step), i % step)
+        groups = sorted(lowest)
+        lists = [[self._stream(g) for g in groups], [self.layout.size(g) for g in groups], [lowest[g] for g in groups]]
+        pictures = dict(zip(groups, in_batches(images_of, (self.models, self.shape), lists, self.shape, workers))) if groups else {}
+        return np.array([pictures[i // step][i % step - lowest[i // step]] for i in chosen], dtype=np.uint8).reshape(len(chosen), *self.shape)
+
+    def iterate(self, chosen=None, workers=1):
+        """The same images one after the other, in a generator that does not hold all of them; sorted numbers decode no group twice."""
+        chosen, step = range(len(self)) if chosen is None else chosen, max(self.chain, 1)
+        portion = max(1, 64 * batch_size(self.shape) * workers // step)
+        for _, part in itertools.groupby(chosen, lambda i: self.number(i) // step // portion):
+            yield from self.images(part, workers)

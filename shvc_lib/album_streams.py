@@ -1,0 +1,109 @@
+"""What is in an album's streams: groups of images, one or several, coded side by side and by several processes.
+
+Every group has a stack of its own, which starts with a checksum in its head (see `album`), so batches and processes leave no trace in the bytes. A group that
+would take more than its pixels is stored as these. Taught in chapters 6 and 7.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from math import prod
+from multiprocessing import get_context
+from zlib import crc32
+
+import numpy as np
+
+from .coding import BitStack
+from .coding.checks import integer
+from .coding.lanes import Lanes
+from .errors import CorruptFile, InvalidInput, OutOfBits
+
+NETWORK, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of images by themselves and of each group's first; of its others
+BATCH, BATCH_PIXELS = 32, 1 << 17  # groups that the networks see at once, at most, and pixels of an image in each
+
+
+@lru_cache(maxsize=4)
+def network(name, first=True):
+    """(the exact twin, its revision). Raises UnknownModel, and InvalidInput if it cannot code what it is for: first, an image on an empty stack."""
+    from . import zoo  # with torch
+
+    twin = zoo.load(name)
+    if first and (not hasattr(twin, "split") or (twin.split == twin.ks[0]**2 and not twin.deterministic)):
+        raise InvalidInput(f"{name} needs initial bits, which single images do not have: choose a network with ArIB, {NETWORK} for example")
+    if not first and (not hasattr(twin, "split") or twin.split < twin.ks[0]**2 or twin.deterministic):
+        raise InvalidInput(f"{name} is no network for the others of a group: choose one of plain SHVC, {CHAINED} for example")
+    return twin, int(zoo.card(name)["sha256"][:4], 16)
+
+
+def _start(pixels):
+    """An empty stack but for the checksum in its head."""
+    return BitStack.from_bytes(crc32(pixels).to_bytes(4, "little") + b"\x01")
+
+
+def _coder(names, shape):
+    """(push, pop) of groups of images: push(stacks, groups), pop(stacks, counts, lowest) -> the images lowest[g] ... counts[g] - 1 of each group."""
+    from .models import shvc_chain
+
+    if len(names) == 2:
+        chain = shvc_chain.Chain(network(names[0])[0], network(names[1], False)[0], shape)
+        return chain.push_groups, chain.pop_groups
+    twin = network(*names)[0]
+
+    def codec(count):
+        return shvc_chain.any_size(twin, (count, *shape))
+
+    return (lambda stacks, groups: codec(len(stacks)).push(Lanes(stacks), np.concatenate(groups)),
+            lambda stacks, counts, lowest: list(codec(len(stacks)).pop(Lanes(stacks))[:, None]))
+
+
+def streams_of(names, shape, groups):
+    """The streams of groups of images, arrays (n, H, W, 3): a list of bytes."""
+    stacks = [_start(group) for group in groups]
+    _coder(names, shape)[0](stacks, groups)
+    streams = [stack.to_bytes() for stack in stacks]
+    return [stream if len(stream) < group.nbytes + 4 else group.tobytes() + crc32(group).to_bytes(4, "little") for stream, group in zip(streams, groups)]
+
+
+def images_of(names, shape, streams, counts, lowest):
+    """The inverse of `streams_of`: of each group the images lowest[g] ... counts[g] - 1, a list of uint8 (n, H, W, 3). Raises CorruptFile."""
+    groups, coded = [None] * len(streams), []
+    for g, stream in enumerate(streams):
+        pixels = counts[g] * prod(shape)
+        if len(stream) != pixels + 4:
+            coded.append(g)
+            continue
+        if stream[pixels:] != crc32(stream[:pixels]).to_bytes(4, "little"):
+            raise CorruptFile("stored pixels do not match their checksum: the album is damaged")
+        groups[g] = np.frombuffer(stream, np.uint8, pixels).reshape(counts[g], *shape)[lowest[g]:]
+    if coded:
+        try:
+            stacks = [BitStack.from_bytes(streams[g]) for g in coded]
+            for g, images in zip(coded, _coder(names, shape)[1](stacks, [counts[g] for g in coded], [lowest[g] for g in coded])):
+                groups[g] = images
+        except (OutOfBits, InvalidInput, CorruptFile) as error:
+            raise CorruptFile(f"a stream cannot be decoded, the album is damaged ({error})") from None
+        if any(lowest[g] == 0 and stack != _start(np.ascontiguousarray(groups[g])) for g, stack in zip(coded, stacks)):
+            raise CorruptFile("an image does not match its checksum: the album is damaged")
+    return groups
+
+
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def batch_size(shape):
+    """How many groups of images of `shape` are coded side by side."""
+    return max(1, min(BATCH, BATCH_PIXELS // (shape[0] * shape[1])))
+
+
+def in_batches(function, fixed, lists, shape, workers):
+    """The lists that function(*fixed, *parts) returns for batches of the groups in `lists` (and of what there is about them), joined; by `workers` processes
+    when there is more than one."""
+    count, workers = len(lists[0]), integer("workers", workers, 1)
+    batch = min(batch_size(shape), -(-count // workers))
+    arguments = [(*fixed, *(own[k:k + batch] for own in lists)) for k in range(0, count, batch)]
+    if min(workers, len(arguments)) < 2:
+        return [item for own in arguments for item in function(*own)]
+    with ProcessPoolExecutor(min(workers, len(arguments)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        return [item for part in pool.map(function, *zip(*arguments)) for item in part]
