@@ -171,6 +171,16 @@ def test_damaged_files_raise_and_are_never_filled_up(tmp_path, image, data):
             assert "\n" not in str(error)
 
 
+def test_a_strip_left_out_is_not_filled_with_zeros(tmp_path):
+    """TIFF allows strips of no bytes, which readers fill in; here the pixels must be in the file."""
+    data = bytearray(tiff(RGB, rowsperstrip=2))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        counts = file.pages[0].tags["StripByteCounts"]
+    data[counts.valueoffset:counts.valueoffset + 2] = bytes(2)
+    with pytest.raises(CorruptFile, match="not all there"):
+        read(tmp_path, bytes(data), ".tif")
+
+
 def test_a_sample_above_the_maximum_is_damage(tmp_path):
     with pytest.raises(CorruptFile, match="above its maximum"):
         read(tmp_path, pnm(GREY, 1023), ".pgm")

@@ -178,6 +178,8 @@ def test_wide_refuses_what_it_cannot_code():
         with pytest.raises(InvalidInput):
             codec.push(stack, np.array(bad))
         assert stack.bits == 0
+    last = linear_wide.wide(np.full(3000, 16 * 1000), np.full(3000, 90), 1000)  # its last place is levels 1000 and 1001
+    assert last.pop(BitStack.random(100_000)).max() == 1000
 
 
 def test_dot_products_are_exact_whatever_the_order():

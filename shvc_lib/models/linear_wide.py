@@ -138,7 +138,7 @@ def find_levels(values):
     top = int(gaps.sum())
     best = Levels(int(used[0]), factor, top)
     answers = [np.array([1]), np.array([best.first, factor - 1, top])]
-    gain = values.size * (np.log2(factor) if gaps.size else 1) + 16 - np.log2(top + 1) - 48
+    gain = values.size * (np.log2(factor) if gaps.size else 16) + 16 - np.log2(top + 1) - 48
     for kind in range(16):
         filled = _filled(kind)
         if np.isin(used, filled.table).all() and values.size * (16 - np.log2(filled.top + 1)) - 4 > gain:
