@@ -1,6 +1,7 @@
 """`linear` for 16-bit images: the same passes, neighbours and spreads, and what 65536 levels need besides.
 
-Three things differ from the 8-bit model. Channels first say which levels they use (`linear_wide.Levels`), and pixels are counted in these. Predictions start from the mean
+Three things differ from the 8-bit model. Channels first say which levels they use (`linear_wide.Levels`), and pixels are counted in these. Predictions
+start from the mean
 of the four nearest neighbours and add a linear function of how far all neighbours are from their channel's such mean: coefficients of 13 bits would
 otherwise be too coarse for a bright smooth sky, where 2^-13 of the level is more than the error. There are 47 spread classes, as far as spreads of
 40 000 levels, and a fit sends the scales of those that occur. Symbols are coded by `linear_wide.wide`.

@@ -6,7 +6,8 @@ where u still leaves out so many values that a list of those in use pays, the pi
 0 ... top; a channel with one value costs nothing more.
 
 *Symbols.* A row of 65536 masses per pixel would be decoded at a thousand pixels per second. But a wide distribution is flat over a few levels: where
-the scale is 8 levels or more, the lowest bits of the value are as good as uniform, so they are sent as they are, and the logistic is over the rest. `k` bits are
+the scale is 8 levels or more, the lowest bits of the value are as good as uniform, so they are sent as they are, and the logistic is over the rest.
+`k` bits are
 cut such that a scale is 4 to 8 of what is left (the loss is below 0.004 bits per symbol). Then a window of 256 places around the mean reaches 16 scales on
 either side, and its outermost places say "further out": the value follows by itself. All arithmetic is on integers.
 """
