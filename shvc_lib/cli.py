@@ -127,8 +127,7 @@ def _decode_album(source, args):
     if args.crop or args.large:
         raise InvalidInput(f"{source}: an album knows neither --crop nor --large; choose images with --only")
     folder = Path(args.output) if args.output else source.with_suffix("")
-    only = [int(name) if name.isdigit() else name for name in args.only] if args.only else None
-    paths = album.extract(source, folder, only, args.force, args.workers or parallel.available())
+    paths = album.extract(source, folder, args.only, args.force, args.workers or parallel.available())
     print(f"{folder}: {len(paths)} image{'s' * (len(paths) != 1)}, every pixel as it was encoded (checksums)")
 
 
@@ -204,7 +203,7 @@ def parser():
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}, of a folder .shva")
     sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss)")
     sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
-    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 8, 0 for one tile (default: {codec.SIDE} for networks, 0 for linear)")
+    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 16, 0 for one tile (default: {codec.SIDE} for networks, 0 for linear)")
     sub.add_argument("--chain", type=int, default=0, metavar="N", help="of a folder: chain images in groups of N by bits-back coding; smaller, but reading one reads its group")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of a folder processes (default: one for each core); the file does not depend on it")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")

@@ -28,7 +28,7 @@ def encode(image, model="auto", quality=None, tile=None, workers=None, progress=
     """The bytes of a .shvc file holding `image`, a uint8 or uint16 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
     model: `linear`, a network of `coders.names()` (8-bit RGB and RGBA), a lossy model, or "auto": the smallest file of those without loss that suit the image.
-    quality: for lossy models, 1 (the smallest files) to the model's most, 5 or 6. tile: side of tiles, a multiple of 8, or 0 for one tile
+    quality: for lossy models, 1 (the smallest files) to the model's most, 5 or 6. tile: side of tiles, a multiple of 16, or 0 for one tile
     (by default 256 for networks and one for `linear`). workers: threads (by default one for each core); the bytes do not depend on it. progress: show a
     bar. Raises UnsupportedImage (another dtype or shape, by name), InvalidInput and UnknownModel.
     """

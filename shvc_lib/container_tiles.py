@@ -15,7 +15,7 @@
 
 Numbers are written as in version 1 (`container`), samples of 16 bits with the low byte first. Tiles go by rows, from the left. Every one is a stream of its
 own, decoded without the others: by as many threads or processes as there are, or alone. A side of n pixels is cut into ceil(n / side) pieces
-that differ by at most eight pixels and begin at multiples of eight. Taught in chapter 7.
+that differ by at most sixteen pixels, but for the last, and begin at multiples of sixteen. Taught in chapter 7.
 """
 
 import struct
@@ -25,7 +25,7 @@ from zlib import crc32
 from .container import MAGIC, MAX_PIXELS, Reader, varint
 from .errors import CorruptFile, TruncatedFile
 
-VERSION, STEP = 2, 8
+VERSION, STEP = 2, 16
 _FLAT, _DEEP, _STORED = 1, 2, 1 << 31
 _ENTRY = struct.Struct("<III")
 

@@ -51,14 +51,14 @@ def test_tiles_are_independent_and_any_number_of_threads_writes_the_same_file():
         assert bytes(tile.payload) == coders.stream(coders.get(NETWORK), pixels)
 
 
-@given(st.integers(1, 3000), st.sampled_from([0, 8, 16, 256, 1000]))
-def test_pieces_cover_a_side_once_and_differ_by_eight_at_most(length, side):
+@given(st.integers(1, 3000), st.sampled_from([0, 16, 48, 256, 1008]))
+def test_pieces_cover_a_side_once_and_differ_by_sixteen_at_most(length, side):
     found = container_tiles.pieces(length, side)
     assert found[0][0] == 0 and found[-1][1] == length and all(a[1] == b[0] for a, b in zip(found, found[1:]))
-    assert all(a % 8 == 0 and a < b for a, b in found)
+    assert all(a % 16 == 0 and a < b for a, b in found)
     if side:
         sizes = [b - a for a, b in found]
-        assert len(found) == -(-length // side) and max(sizes) <= side and max(sizes[:-1], default=0) - min(sizes[:-1], default=0) <= 8
+        assert len(found) == -(-length // side) and max(sizes) <= side and max(sizes[:-1], default=0) - min(sizes[:-1], default=0) <= 16
 
 
 @settings(deadline=None, max_examples=12)
@@ -90,7 +90,7 @@ def test_crops_outside_are_refused(crop, what):
 def test_one_damaged_tile_is_named_and_found():
     damaged = bytearray(CROPPED)
     damaged[-1] ^= 1
-    with pytest.raises(CorruptFile, match="row 32, column 56"):
+    with pytest.raises(CorruptFile, match="row 32, column 64"):
         shvc_lib.decode(bytes(damaged))
     for cut in (1, 50, len(CROPPED) - 40):
         with pytest.raises(TruncatedFile):
@@ -114,7 +114,7 @@ def test_noise_is_stored_tile_by_tile():
     file, facts = there_and_back(mixed, model=NETWORK, tile=48)
     parts = container_tiles.unpack(file)
     assert [tile.stored for tile in parts.tiles] == [True, False] and not facts["stored"]
-    file, facts = there_and_back(NOISE, model=NETWORK, tile=24)
+    file, facts = there_and_back(NOISE, model=NETWORK, tile=32)
     assert facts["stored"] and len(file) <= NOISE.size + 40 + 12 * facts["tiles"]
     file, facts = there_and_back(NOISE, model=NETWORK)
     assert facts["stored"] and len(file) <= NOISE.size + 9
@@ -173,7 +173,7 @@ def test_the_documented_layout_is_the_layout():
     assert struct.unpack("<I", file[end:end + 4]) == (crc32(file[:end]),)
     where = end + 4
     for k, (length, stream_crc, pixel_crc) in enumerate(struct.iter_unpack("<III", index)):
-        rows, columns = [(0, 32), (32, 60)][k // 3], [(0, 32), (32, 56), (56, 80)][k % 3]
+        rows, columns = [(0, 32), (32, 60)][k // 3], [(0, 32), (32, 64), (64, 80)][k % 3]
         tiles.append((rows, columns))
         assert crc32(file[where:where + length]) == stream_crc and crc32(PHOTO[slice(*rows), slice(*columns)].tobytes()) == pixel_crc
         where += length
@@ -199,7 +199,7 @@ def test_what_a_network_does_not_code_is_refused_by_name():
             shvc_lib.encode(image, model=NETWORK)
     with pytest.raises(UnknownModel, match="initial bits"):
         shvc_lib.encode(PHOTO, model="shvc-short")
-    with pytest.raises(InvalidInput, match="multiple of 8"):
+    with pytest.raises(InvalidInput, match="multiple of 16"):
         shvc_lib.encode(PHOTO, tile=20)
     with pytest.raises(InvalidInput, match="lossless"):
         shvc_lib.encode(PHOTO, quality=2)
@@ -253,7 +253,7 @@ def test_tiles_and_crops_from_the_command_line(photo, capsys, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "part.png")), PHOTO[20:60, 10:40])
     for crop, word in (("1,2,3", "four numbers"), ("a", "x,y,width,height"), ("0,0,99,1", "beyond")):
         assert word in refused(capsys, "decode", photo.with_suffix(".shvc"), tmp_path / "other.png", "--crop", crop)
-    assert "multiple of 8" in refused(capsys, "encode", photo, tmp_path / "x.shvc", "--tile", "20")
+    assert "multiple of 16" in refused(capsys, "encode", photo, tmp_path / "x.shvc", "--tile", "20")
     assert "folder" in refused(capsys, "encode", photo, tmp_path / "x.shvc", "--chain", "4")
     assert not (tmp_path / "other.png").exists() and not (tmp_path / "x.shvc").exists()
 
