@@ -139,7 +139,7 @@ def lossless(image, codecs=None):
     for an unknown name, `MissingData` for a codec asked for that is not installed, and `ShvcError` if what a codec
     decodes is not the image.
     """
-    image = check_image(image)
+    image = check_image(image, depths=(8,))
     names = QUICK if codecs is None else tuple(codecs)
     if unknown := [name for name in names if name not in _LOSSLESS]:
         raise InvalidInput(f"no lossless codec {unknown[0]!r}; there are {', '.join(LOSSLESS)}")
@@ -206,7 +206,7 @@ def lossy(image, codec, quality):
     bytes. Raises `InvalidInput` (unknown codec, quality out of range), `UnsupportedImage` (not RGB), `MissingData`
     (codec not installed).
     """
-    image, entry = check_image(image), _lossy_entry(codec)
+    image, entry = check_image(image, depths=(8,)), _lossy_entry(codec)
     if image.ndim != 3 or image.shape[2] != 3:
         raise UnsupportedImage(f"lossy codecs are measured on RGB images (H, W, 3), this one has shape {image.shape}")
     if not min(entry.worst, entry.best) <= quality <= max(entry.worst, entry.best):
