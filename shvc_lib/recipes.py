@@ -91,13 +91,15 @@ for _recipe in (
     _shvc("shvc-short-deterministic", arguments={"bfloat": True, "deterministic": True}, start="shvc-start"),
 ):
     RECIPES[_recipe.name] = _recipe
-# Chapter 7: these trained on, wider. First a long way at one learning rate, and from there each falls along its own cosine.
+# Chapter 7: these trained on, wider. First a long way at one learning rate, then down along a cosine. The two networks for CIFAR-10 part for the last 9000
+# steps.
 _LITE, _PHOTO = {"bfloat": True, "width": 40}, {"bfloat": True, "width": 64, **_ARIB}
 _photo = partial(_shvc, arguments=_PHOTO, data="bsds500-shrunk", crop=48, batch=4, learning_rate=3e-3)
 for _recipe in (
     _shvc("shvc-lite-start", arguments=_LITE, start="shvc-short", end=1.0),
-    _shvc("shvc-lite-cifar10", arguments=_LITE, steps=14_000, start="shvc-lite-start"),
-    _shvc("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, steps=14_000, start="shvc-lite-start"),
+    _shvc("shvc-lite-middle", arguments=_LITE, steps=14_000, start="shvc-lite-start"),
+    _shvc("shvc-lite-cifar10", arguments=_LITE, learning_rate=3e-3, start="shvc-lite-middle"),
+    _shvc("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, learning_rate=3e-3, start="shvc-lite-middle"),
     _photo("shvc-photo-start", steps=7_000, start="shvc-short-arib", end=1.0),
     _photo("shvc-photo", steps=22_000, start="shvc-photo-start"),
 ):
