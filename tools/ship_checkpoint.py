@@ -68,11 +68,11 @@ def main():
 
 
 def _beginning(folder, name):
-    """What the card says of the run that left the first weights, if there was one."""
+    """What the card says of the run that left the first weights, if there was one, and of what that began with."""
     if not name:
         return {}
-    state = json.loads((folder / "checkpoint" / "state.json").read_text())
-    return {"start": {"recipe": name, "steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}}
+    state, before = json.loads((folder / "checkpoint" / "state.json").read_text()), recipes.get(name).start
+    return {"start": {"recipe": name, "steps": state["step"], "minutes": round(state["seconds"] / 60, 1), **_beginning(folder.parent / before, before)}}
 
 
 def _lossless(model, training):
