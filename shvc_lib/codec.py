@@ -10,6 +10,7 @@ as they are. A damaged file raises; it never gives other pixels. Taught in chapt
 """
 
 import math
+from contextlib import nullcontext
 from zlib import crc32
 
 import numpy as np
@@ -74,7 +75,7 @@ def _encode(image, coder, side, workers, progress):
         return payload if len(payload) < pixels.nbytes else pixels.astype(f"<u{depth // 8}").tobytes()
 
     places = container_tiles.places(image.shape, side)
-    payloads = parallel.over(one, places, workers, progress and len(places) > 1, coders.in_threads if coder.network else parallel.nullcontext)
+    payloads = parallel.over(one, places, workers, progress and len(places) > 1, coders.in_threads if coder.network else nullcontext)
     streams = []
     for payload, ((top, bottom), (left, right)) in zip(payloads, places):
         pixels = volume[top:bottom, left:right].astype(f"<u{depth // 8}").tobytes()
@@ -203,7 +204,7 @@ def _decode_tiles(parts, window, workers, progress):
             raise CorruptFile(f"the decoded pixels of the tile at row {tile.rows[0]}, column {tile.columns[0]} do not match their checksum")
         return pixels
 
-    results = parallel.over(one, touched, workers, progress and len(touched) > 1, coders.in_threads if coder and coder.network else parallel.nullcontext)
+    results = parallel.over(one, touched, workers, progress and len(touched) > 1, coders.in_threads if coder and coder.network else nullcontext)
     image = np.empty((rows.stop - rows.start, columns.stop - columns.start, (*parts.shape, 1)[2]), dtype=kind.newbyteorder("="))
     for tile, pixels in zip(touched, results):
         values = np.frombuffer(pixels, dtype=kind).reshape(tile.shape(parts.shape))

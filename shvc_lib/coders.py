@@ -5,6 +5,7 @@ channel is coded by `linear` and lies below it on the same stack. All of them st
 networks are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
 """
 
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Callable, NamedTuple
 
@@ -113,10 +114,18 @@ def tile(coder, payload, shape):
         raise CorruptFile(f"a stream cannot be decoded, the file is damaged ({error})") from None
 
 
+@contextmanager
 def in_threads():
-    """The context in which several threads may use networks at once (`nn.exact_layer.exact_kernels` changes settings of the process)."""
+    """The context in which several threads may use networks at once: `nn.exact_layer.exact_kernels` changes settings of the process, so they are changed
+    before the threads begin, and each of them works with one thread of torch's."""
+    import torch
+
     from .nn.exact_layer import exact_kernels
 
-    return exact_kernels()
-
-
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with exact_kernels():
+            yield
+    finally:
+        torch.set_num_threads(before)

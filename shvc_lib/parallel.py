@@ -29,7 +29,7 @@ def over(function, items, workers=None, progress=False, around=nullcontext):
     """[function(item) for item in items], where results are bytes, on `workers` threads (None: one for each core).
 
     Under torchrun every process calls this with the same arguments, does its share and receives all results. progress: show a bar; around: a context to
-    be in while threads run. An error in any item is raised here, after those that have begun.
+    be in while several threads run. An error in any item is raised here, after those that have begun.
     """
     own, of = rank()
     mine = list(items)[own::of]
@@ -41,7 +41,7 @@ def over(function, items, workers=None, progress=False, around=nullcontext):
         bar.update()
         return result
 
-    with around(), bar:
+    with around() if workers > 1 else nullcontext(), bar:
         if workers == 1:
             results = [one(item) for item in mine]
         else:
