@@ -85,7 +85,7 @@ class Layout:
     def check(self):
         """Raises CorruptFile for what no album says."""
         pixels = self.height * self.width
-        if not (0 < self.count < MAX_IMAGES and 0 < pixels and max(self.height, self.width) <= MAX_SIDE and (pixels <= MAX_PIXELS or self.version == 1)
+        if not (0 < self.count < MAX_IMAGES and 0 < pixels and max(self.height, self.width) <= MAX_SIDE and pixels <= MAX_PIXELS
                 and self.chain != 1 and 1 <= self.entry <= 6 and self.names_bytes <= MAX_NAMES and all(name.isascii() for name, _ in self.networks)):
             raise CorruptFile("the header describes no album that this program can write")
         return self

@@ -113,7 +113,7 @@ def _decode(args):
         raise InvalidInput(f"{source}: --only is for albums")
     target = _target(source, args.output, ".png", args.force)
     data = _mapped(source)
-    image = codec.decode(data, crop, args.workers, sys.stderr.isatty(), container.MAX_PIXELS if args.large else codec.MOST_DECODED)
+    image = codec.decode(data, crop, args.workers, sys.stderr.isatty(), 16 * container.MAX_PIXELS if args.large else codec.MOST_DECODED)
     if parallel.rank()[0]:
         return
     write_image(target, image, force=args.force)
@@ -213,7 +213,7 @@ def parser():
     sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png, of an album without one")
     sub.add_argument("--crop", metavar="X,Y,W,H", help="only this rectangle, in pixels from the upper left corner; of a file with tiles, others are not decoded")
     sub.add_argument("--only", nargs="+", metavar="NAME", help="of an album: these images, by name or number")
-    sub.add_argument("--large", action="store_true", help=f"decode images of more than {codec.MOST_DECODED} sub-pixels, too")
+    sub.add_argument("--large", action="store_true", help="decode images of more than 134 million sub-pixels, or of 67 million with 16 bits, too")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of an album processes (default: one for each core)")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 

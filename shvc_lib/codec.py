@@ -22,7 +22,8 @@ from .errors import CorruptFile, InvalidInput, UnknownModel
 from .images import check_image
 
 SIDE = 256  # of tiles, unless another is asked for
-MOST_DECODED = 1 << 28  # sub-pixels that `decode` makes room for unless it is told that more are expected
+MOST_DECODED = 1 << 27  # bytes of pixels that `decode` makes room for unless it is told that more are expected
+_LOSSY_STEP, _LOSSY_ROOM = 64, 8  # what lossy models round sides up to, and how much more memory they take for a pixel
 
 
 def encode(image, model="auto", quality=None, tile=None, workers=None, progress=False):
@@ -122,13 +123,13 @@ def decode(data, crop=None, workers=None, progress=False, most=MOST_DECODED):
     """The image in the bytes of a .shvc file: the very array that was encoded, or, if a lossy model wrote it, the picture that it made of it.
 
     data: bytes, or a memoryview (of a mapped file, say), of which only what is needed is read when there are tiles. crop: (x, y, width, height), a
-    rectangle inside the image; of a file with tiles only those that it touches are decoded. workers, progress: as in `encode`. most: sub-pixels to
-    make room for, against files that claim to be gigantic. Raises CorruptFile or TruncatedFile for bytes that are damaged or no .shvc file,
+    rectangle inside the image; of a file with tiles only those that it touches are decoded. workers, progress: as in `encode`. most: bytes of
+    pixels to make room for (an eighth of that with lossy models, which need more), against files that claim to be gigantic. Raises CorruptFile or TruncatedFile for bytes that are damaged or no .shvc file,
     InvalidInput for a crop outside the image or an image of more than `most`, UnknownModel for a file whose model is not here in the
     revision that wrote it.
     """
     parts = _unpack(data)
-    _check_size(parts.shape, most)
+    _check_size(parts, most)
     window = _window(crop, parts.shape)
     if isinstance(parts, container_tiles.Tiled):
         return _decode_tiles(parts, window, workers, progress)
@@ -154,9 +155,12 @@ class _Whole:
         self.header, self.payload, self.shape = header, payload, header.shape
 
 
-def _check_size(shape, most):
-    if math.prod(shape) > most:
-        raise InvalidInput(f"the file claims to hold {math.prod(shape)} sub-pixels, more than {most}: say most={math.prod(shape)} "
+def _check_size(parts, most):
+    claimed = math.prod(parts.shape) * (parts.depth // 8 if isinstance(parts, container_tiles.Tiled) else 1)
+    if isinstance(parts, _Whole) and parts.header.lossy:
+        claimed = _LOSSY_ROOM * 3 * math.prod(-(-side // _LOSSY_STEP) * _LOSSY_STEP for side in parts.shape[:2])
+    if claimed > most:
+        raise InvalidInput(f"the file claims to hold {math.prod(parts.shape)} sub-pixels, more than is decoded unasked: say most={claimed} "
                            "(on the command line --large) if you trust it")
 
 

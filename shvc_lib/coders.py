@@ -15,6 +15,7 @@ from . import models
 from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
 
+MOST_PIXELS = 1 << 18  # of a tile that a network codes, for which it takes some 2 kB of memory each
 PHOTO, SMALL = "shvc-photo", "shvc-arib-cifar10"  # the networks for photographs and for images of 32 x 32
 
 
@@ -79,7 +80,10 @@ def _network(name):
     twin, linear = zoo.load(name), models.MODELS["linear"]
 
     def rounded(shape):
-        return tuple(-(-side // twin.unit) * twin.unit for side in shape[:2])
+        height, width = (-(-side // twin.unit) * twin.unit for side in shape[:2])
+        if height * width > MOST_PIXELS:
+            raise InvalidInput(f"a tile of {shape[0]} x {shape[1]} pixels is more than networks code at once: choose tiles of at most 512 pixels a side")
+        return height, width
 
     def push(stack, tile):
         height, width = rounded(tile.shape)

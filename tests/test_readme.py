@@ -131,3 +131,17 @@ def test_kodak_means_are_those_of_the_kept_result():
     sentence = " ".join(re.search(r"On the 24 Kodak images.*?JPEG XL \(", README, re.S)[0].split())
     printed = {name: value for value, name in re.findall(r"(\d\.\d{3}) for (`linear`|[A-Z][A-Za-z0-9 ]*?)(?=,| and| \()", sentence)}
     assert printed == {name: f"{kept[key]:.3f}" for name, key in names.items()}
+
+
+def test_what_the_networks_reach_is_the_kept_result():
+    cifar, kodak = (json.loads((ROOT / "data" / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in ("shvc_cifar10", "kodak_shvc"))
+    alone, models = {name: f"{row['alone']:.3f}" for name, row in cifar["classical"].items()}, cifar["models"]
+    expected = {"PNG": alone["PNG"], "WebP": alone["WebP slowest"], "JPEG XL": alone["JPEG XL effort 9"],
+                "JPEG XL, one mosaic": f"{cifar['classical']['JPEG XL effort 9']['mosaic']:.3f}",
+                **{f"`{name}`": f"{models[name]['actual']:.3f}" for name in ("shvc-arib-cifar10", "shvc-lite-cifar10")}}
+    heads, _, values = re.search(r"^(\| PNG \| WebP \| JPEG XL \| JPEG XL, one mosaic.*)\n(.*)\n(.*)$", README, re.M).groups()
+    assert dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (heads, values)))) == expected
+    sentence, means = " ".join(README.split()), kodak["mean_bits_per_dim"]
+    assert (f"{means['WebP slowest']:.3f} for WebP, {means['shvc-photo']:.3f} for `shvc-photo`, {means['linear']:.3f} for `linear` and "
+            f"{means['JPEG XL effort 9']:.3f} for JPEG XL at effort 9") in sentence
+    assert f"takes {kodak['ratio']['encode']:.1f} times as long as JPEG XL at effort 9 to encode and {kodak['ratio']['decode']:.0f} times as long to decode" in sentence
