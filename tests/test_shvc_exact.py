@@ -1,6 +1,6 @@
 """Streams of the trained SHVCs are the same bytes whoever adds up the networks' sums, and cost hardly more than floats would.
 
-tests/golden holds a picture and what each network makes of it, written once in numpy's integers: `python tests/test_shvc_exact.py` writes them anew."""
+tests/golden holds what each network makes of a picture, written once in numpy's integers: `python tests/test_shvc_exact.py` writes them anew."""
 
 import contextlib
 import copy
@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from conditions import MORE_WAYS, on_gpu
-from PIL import Image
 
 from shvc_lib import data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack
@@ -44,7 +43,7 @@ def start(name, lane=0):
 
 
 def picture():
-    return np.array(Image.open(GOLDEN / "picture.png"))
+    return np.ascontiguousarray(data.photograph("coffee")[100:132, 200:248])
 
 
 def stream(name, image, twin=None):
@@ -72,7 +71,6 @@ def golden(name):
 def write_golden():
     """In integers from the first sum to the last; before anything is written, what is there is compared in floats of two sizes."""
     GOLDEN.mkdir(exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(data.photograph("coffee")[100:132, 200:248])).save(GOLDEN / "picture.png", optimize=True)
     about = {}
     for name in NETWORKS:
         with nn.arithmetic(network(name), "int64"):
