@@ -49,7 +49,7 @@ def main():
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
     suffix = ".safetensors.xz" if recipe.model == "SHVC" else ".safetensors"
     path = zoo.FOLDER / f"{recipe.name}{suffix}"
-    new = zoo.FOLDER / f".new{suffix}"
+    new = zoo.FOLDER / f".{recipe.name}.new{suffix}"
     save(new)
     if new.stat().st_size > LIMIT:
         new.unlink()
