@@ -52,7 +52,8 @@ def negative_elbo(model, images, draws=4):
         for seed in range(draws):
             generator = torch.Generator().manual_seed(seed)
             for part in batch.split(250):
-                bits, report = model.loss(part, model.noise(len(part), generator, part.shape[-1]))
+                height, width = part.shape[-2:]
+                bits, report = model.loss(part, model.noise(len(part), generator, width if height == width else (height, width)))
                 for name, value in {"total": bits, **report}.items():
                     totals[name] = totals.get(name, 0.0) + float(value) * len(part) / len(batch) / draws
     return totals

@@ -104,8 +104,9 @@ class SHVC(nn.Module):
     # what the networks compute -------------------------------------------------------------------------------------------------
 
     def noise(self, batch, generator, side=32):
-        """Uniform numbers for one step: a list of L tensors (batch, latents, h, w)."""
-        return [torch.rand(batch, self.latents, side >> level, side >> level, generator=generator) for level in range(1, self.levels + 1)]
+        """Uniform numbers for one step: a list of L tensors (batch, latents, h, w). side: of the images, or (height, width)."""
+        height, width = (side, side) if isinstance(side, int) else side
+        return [torch.rand(batch, self.latents, height >> level, width >> level, generator=generator) for level in range(1, self.levels + 1)]
 
     def pixels(self, images):
         """uint8 (B, 3, H, W) -> the unit of the networks."""
