@@ -72,7 +72,7 @@ def encode(images, model=None, workers=1, names=None, chain=0):
 def _check_target(path, force):
     path = Path(path)
     if path.exists() and (path.is_dir() or not force):
-        raise InvalidInput(f"{path}: " + ("this is a folder; name a file" if path.is_dir() else "this file exists; say force=True (on the command line --force) to replace it"))
+        raise InvalidInput(f"{path}: " + ("this is a folder; name a file" if path.is_dir() else "this file exists; say force=True (or --force) to replace it"))
     if not path.absolute().parent.is_dir():
         raise InvalidInput(f"{path}: its folder does not exist")
 
@@ -130,7 +130,7 @@ def extract(source, folder, only=None, force=False, workers=1):
             raise InvalidInput(f"{folder}: this is no folder, and none can be made here")
         for target in targets:
             if target.is_dir() or os.path.lexists(target) and not force:
-                raise InvalidInput(f"{target}: " + ("this is a folder" if target.is_dir() else "this file exists; say force=True (on the command line --force) to replace it"))
+                raise InvalidInput(f"{target}: " + ("this is a folder" if target.is_dir() else "this file exists; say force=True (or --force) to replace it"))
         made = not folder.exists()
         folder.mkdir(exist_ok=True)
         try:
@@ -139,7 +139,7 @@ def extract(source, folder, only=None, force=False, workers=1):
                     write_image(Path(hidden) / f"{k}.png", image)
                 for k, target in enumerate(targets):
                     if os.path.lexists(target) and not force:  # somebody was here meanwhile, or two names are one to this file system
-                        raise InvalidInput(f"{target}: this file exists; say force=True (on the command line --force) to replace it")
+                        raise InvalidInput(f"{target}: this file exists; say force=True (or --force) to replace it")
                     os.replace(Path(hidden) / f"{k}.png", target)
         except BaseException:
             if made and not any(folder.iterdir()):
