@@ -137,7 +137,8 @@ def _info(args):
     facts = codec.info(_mapped(args.file))
     how = ", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""
     revision = "" if facts["revision"] is None else f" (revision {facts['revision']})"
-    checked = "its checksum is that of the pixels, seen when it is decoded" if facts["version"] == 0 else "checksum matches" if facts["tiles"] == 1 else "checksums match"
+    matches = "checksum matches" if facts["tiles"] == 1 else "checksums match"
+    checked = matches if facts["version"] else "its checksum is that of the pixels, seen when it is decoded"
     print(f"model     {facts['model']}{revision}{how}")
     print(f"shape     {_shape(facts['shape'])}, {facts['depth']} bits per sub-pixel raw")
     if facts["tiles"] > 1:
@@ -199,19 +200,19 @@ def parser():
         return sub
 
     sub = command("encode", _encode, "compress an image file, without loss unless a lossy model is named, or a folder of small ones")
-    sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 or 16 bits per channel, or a folder of 8-bit RGB images of one size")
+    sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 or 16 bits, or a folder of RGB images of one size")
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}, of a folder .shva")
     sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss)")
     sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
-    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 16, 0 for one tile (default: {codec.SIDE} for networks, 0 for linear)")
-    sub.add_argument("--chain", type=int, default=0, metavar="N", help="of a folder: chain images in groups of N by bits-back coding; smaller, but reading one reads its group")
+    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 16, or 0 (default: {codec.SIDE} for networks, 0 for linear)")
+    sub.add_argument("--chain", type=int, default=0, metavar="N", help="of a folder: chain images in groups of N; smaller, but reading one reads its group")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of a folder processes (default: one for each core); the file does not depend on it")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
     sub = command("decode", _decode, f"restore the image from a {SUFFIX} file, or the images from an album")
     sub.add_argument("input", metavar="IN")
-    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png, of an album without one")
-    sub.add_argument("--crop", metavar="X,Y,W,H", help="only this rectangle, in pixels from the upper left corner; of a file with tiles, others are not decoded")
+    sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png, or without one")
+    sub.add_argument("--crop", metavar="X,Y,W,H", help="only this rectangle, in pixels from the upper left corner; tiles outside it are not decoded")
     sub.add_argument("--only", nargs="+", metavar="NAME", help="of an album: these images, by name or number")
     sub.add_argument("--large", action="store_true", help="decode images of more than 134 million sub-pixels, or of 67 million with 16 bits, too")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of an album processes (default: one for each core)")

@@ -124,9 +124,9 @@ def decode(data, crop=None, workers=None, progress=False, most=MOST_DECODED):
 
     data: bytes, or a memoryview (of a mapped file, say), of which only what is needed is read when there are tiles. crop: (x, y, width, height), a
     rectangle inside the image; of a file with tiles only those that it touches are decoded. workers, progress: as in `encode`. most: bytes of
-    pixels to make room for (an eighth of that with lossy models, which need more), against files that claim to be gigantic. Raises CorruptFile or TruncatedFile for bytes that are damaged or no .shvc file,
-    InvalidInput for a crop outside the image or an image of more than `most`, UnknownModel for a file whose model is not here in the
-    revision that wrote it.
+    pixels to make room for (an eighth of that with lossy models, which need more), against files that claim to be gigantic. Raises CorruptFile or
+    TruncatedFile for bytes that are damaged or no .shvc file, InvalidInput for a crop outside the image or an image of more than `most`,
+    UnknownModel for a file whose model is not here in the revision that wrote it.
     """
     parts = _unpack(data)
     _check_size(parts, most)
@@ -283,7 +283,8 @@ def info(data):
                  "depth": parts.depth, "tiles": len(parts.tiles), "tile_side": parts.side}
     elif isinstance(parts, container_small.Small):
         payload = len(parts.payload)
-        facts = {"version": 0, "model": parts.model or "none", "revision": None, "stored": not parts.model, "lossy": False, "depth": 8, "tiles": 1, "tile_side": 0}
+        facts = {"version": 0, "model": parts.model or "none", "revision": None, "stored": not parts.model, "lossy": False, "depth": 8, "tiles": 1,
+                 "tile_side": 0}
     else:
         header, payload = parts.header, len(parts.payload)
         facts = {"version": 1, "model": header.model, "revision": header.revision, "stored": header.raw, "lossy": header.lossy, "depth": 8, "tiles": 1,

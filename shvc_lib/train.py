@@ -174,8 +174,8 @@ class Run:
     def begin_with(self, folder):
         """Take the averaged weights of the run in `folder` as the first ones; parts that only one of the two networks has keep their own.
 
-        A narrower network becomes a wider one that computes the same (Net2Net, Chen et al. 2016, without its copies): what is there reads nothing from what is new.
-        Raises InvalidInput when there is no run, or one of another architecture."""
+        A narrower network becomes a wider one that computes the same: what is there reads nothing from what is new (as in Net2Net, Chen et al. 2016, but
+        new channels are not copies). Raises InvalidInput when there is no run, or one of another architecture."""
         path = Path(folder) / "checkpoint" / "tensors.safetensors"
         if not path.exists():
             raise InvalidInput(f"{self.recipe.name} begins with the weights of {self.recipe.start}, and {path} is not there: train that first")
