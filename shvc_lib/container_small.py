@@ -6,14 +6,17 @@ a network codes, 8-bit RGB or RGBA with at most 2^14 pixels, are kept like this:
 | bytes | meaning |
 | --- | --- |
 | 2 | magic: B2 53 |
-| 1 | bits 0-3 number of the network (`NETWORKS`), 0 when the pixels are stored; bit 4 height = width; bit 5 the image is RGBA |
+| 1 | bits 0-3 number of the network (`NETWORKS`), 0 when the pixels are stored; bit 4 height = width; bit 5 the image is RGBA; bits 6-7 number of the draw |
 | varint | height - 1 |
 | varint | width - 1, unless bit 4 is set |
 | rest | the stream, or the pixels and their checksum in four bytes |
 
 The one checksum is CRC-32 of the header, the first four bytes of the SHA-256 of the network's weights (none when stored), and the pixels. It travels in the
 head of the stack, where an empty stack has 32 zeros, and so for nothing (see `album`): what is left when everything has been popped is the checksum. A
-damaged stream, another network and a changed header all end there. Taught in chapter 7.
+damaged stream, another network and a changed header all end there.
+
+The latents are drawn by bits that depend on all that lies on the stack, and so on the checksum, and so on the header. Streams with other latents are longer or
+shorter by some bytes. So the encoder tries every number of the draw and keeps the shortest file; the decoder need not know. Taught in chapter 7.
 """
 
 import struct
@@ -24,7 +27,8 @@ from .errors import CorruptFile
 
 MAGIC, MOST = b"\xb2S", 1 << 14
 NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo")  # numbers are for ever
-_SQUARE, _ALPHA, _NUMBER = 16, 32, 15
+DRAWS = range(4)
+_SQUARE, _ALPHA, _NUMBER, _DRAW = 16, 32, 15, 6
 
 
 class Small(NamedTuple):
@@ -41,9 +45,9 @@ def fits(model, image):
     return model in NETWORKS[1:] and image.dtype.itemsize == 1 and image.ndim == 3 and image.shape[2] in (3, 4) and image.shape[0] * image.shape[1] <= MOST
 
 
-def header(model, shape):
-    """The header's bytes; model: "" when the pixels are stored."""
-    flags = NETWORKS.index(model) | _SQUARE * (shape[0] == shape[1]) | _ALPHA * (shape[2] == 4)
+def header(model, shape, draw=0):
+    """The header's bytes; model: "" when the pixels are stored; draw: one of `DRAWS`."""
+    flags = NETWORKS.index(model) | _SQUARE * (shape[0] == shape[1]) | _ALPHA * (shape[2] == 4) | draw << _DRAW
     return MAGIC + struct.pack("<B", flags) + varint(shape[0] - 1) + (b"" if shape[0] == shape[1] else varint(shape[1] - 1))
 
 
@@ -54,6 +58,6 @@ def unpack(data):
     flags = reader.number("B")
     height = reader.varint() + 1
     width = height if flags & _SQUARE else reader.varint() + 1
-    if flags > 63 or flags & _NUMBER >= len(NETWORKS) or height * width > MOST or (height == width) != bool(flags & _SQUARE):
+    if flags & _NUMBER >= len(NETWORKS) or height * width > MOST or (height == width) != bool(flags & _SQUARE):
         raise CorruptFile("the header describes no image that this program can write: the file is damaged or newer than this program")
     return Small(NETWORKS[flags & _NUMBER], (height, width, 4 if flags & _ALPHA else 3), bytes(data[:reader.at]), bytes(data[reader.at:]))
