@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import album, anchors, codec, data, zoo
+from . import album, anchors, codec, coders, container_small, data, zoo
 from .bench_chains import negative_elbo
 from .coding import BitStack
 from .coding.bits_back import push_chain
@@ -97,12 +97,17 @@ def chains(twin, images):
 
 
 def files(name, images):
-    """Each image a .shvc file of its own: {bits: of each whole file; symbols: ideal bits per dimension}. Decoded one by one and compared."""
-    with ideal_bits() as ideal:
-        written = [codec.encode(image, name, workers=1) for image in images]
+    """Each image a .shvc file of its own: {bits: of each whole file; symbols: ideal bits per dimension of the draw that was kept}. Decoded one by one and
+    compared."""
+    written, symbols, coder = [codec.encode(image, name, workers=1) for image in images], 0.0, coders.get(name)
     if not all(np.array_equal(codec.decode(file, workers=1), image) for file, image in zip(written, images)):
         raise InvalidInput("an image did not come back")
-    return {"bits": [8 * len(file) for file in written], "symbols": sum(ideal) / images.size}
+    for file, image in zip(written, images):
+        parts = container_small.unpack(file)
+        with ideal_bits() as ideal:
+            coders.stream(coder, image, codec.small_start(parts.header, coder, image)[0])
+        symbols += sum(ideal) if parts.model else 8 * image.size
+    return {"bits": [8 * len(file) for file in written], "symbols": symbols / images.size}
 
 
 def in_album(model, images, chain=0):

@@ -92,7 +92,7 @@ def _encode_whole(image, coder):
     return container.pack(container.Header(coder.name, coder.revision, image.shape, raw, len(payload), crc32(image)), payload)
 
 
-def _small_start(header, coder, image):
+def small_start(header, coder, image):
     """What the stack of a small image's file starts from: empty, but for the checksum in its head. And the checksum's bytes."""
     revision = coder.revision.to_bytes(4, "little") if coder else b""
     checksum = crc32(image, crc32(header + revision)).to_bytes(4, "little")
@@ -104,9 +104,9 @@ def _encode_small(image, coder):
     files = []
     for draw in container_small.DRAWS:
         header = container_small.header(coder.name, image.shape, draw)
-        files.append(header + coders.stream(coder, image, _small_start(header, coder, image)[0]))
+        files.append(header + coders.stream(coder, image, small_start(header, coder, image)[0]))
     header = container_small.header("", image.shape)
-    return min([*files, header + image.tobytes() + _small_start(header, None, image)[1]], key=len)
+    return min([*files, header + image.tobytes() + small_start(header, None, image)[1]], key=len)
 
 
 def _encode_with_loss(image, name, quality):
@@ -223,12 +223,12 @@ def _decode_tiles(parts, window, workers, progress):
 def _decode_small(parts):
     if not parts.model:
         image, checksum = np.frombuffer(parts.payload[:-4], dtype=np.uint8), parts.payload[-4:]
-        if image.size != math.prod(parts.shape) or _small_start(parts.header, None, image)[1] != checksum:
+        if image.size != math.prod(parts.shape) or small_start(parts.header, None, image)[1] != checksum:
             raise CorruptFile("the stored pixels do not match their checksum: the file is damaged")
         return image.reshape(parts.shape).copy()
     coder = coders.get(parts.model)
     image, left = coders.tile(coder, parts.payload, parts.shape)
-    if left != _small_start(parts.header, coder, image)[0]:
+    if left != small_start(parts.header, coder, image)[0]:
         raise CorruptFile(f"the decoded pixels do not match their checksum: the file is damaged, or was written by another revision of {parts.model}")
     return image
 

@@ -127,7 +127,7 @@ def test_the_small_form_is_four_bytes_and_a_stream_and_its_checksum_costs_nothin
     longer, saved = [], []
     for tile in data.patches([PHOTO], 16, 24, seed=3):  # z is drawn by other bits each time, so that single streams differ by some bytes either way
         plain = len(coders.stream(coders.get(NETWORK), tile))
-        draws = [codec._small_start(container_small.header(NETWORK, tile.shape, draw), coders.get(NETWORK), tile)[0] for draw in container_small.DRAWS]
+        draws = [codec.small_start(container_small.header(NETWORK, tile.shape, draw), coders.get(NETWORK), tile)[0] for draw in container_small.DRAWS]
         sizes = [len(coders.stream(coders.get(NETWORK), tile, start)) for start in draws]
         file = shvc_lib.encode(tile, model=NETWORK)
         assert len(file) == 4 + min(sizes) and file[2] >> 6 == sizes.index(min(sizes)) and np.array_equal(shvc_lib.decode(file), tile)
