@@ -99,15 +99,19 @@ def chains(twin, images):
 def files(name, images):
     """Each image a .shvc file of its own: {bits: of each whole file; symbols: ideal bits per dimension of the draw that was kept}. Decoded one by one and
     compared."""
-    written, symbols, coder = [codec.encode(image, name, workers=1) for image in images], 0.0, coders.get(name)
+    written, coder = [codec.encode(image, name, workers=1) for image in images], coders.get(name)
     if not all(np.array_equal(codec.decode(file, workers=1), image) for file, image in zip(written, images)):
         raise InvalidInput("an image did not come back")
-    for file, image in zip(written, images):
-        parts = container_small.unpack(file)
-        with ideal_bits() as ideal:
-            coders.stream(coder, image, codec.small_start(parts.header, coder, image)[0])
-        symbols += sum(ideal) if parts.model else 8 * image.size
+    symbols = sum(kept_draw(file, coder, image) for file, image in zip(written, images))
     return {"bits": [8 * len(file) for file in written], "symbols": symbols / images.size}
+
+
+def kept_draw(file, coder, image):
+    """Ideal bits of what a small image's file holds: the encoder tries several draws of z."""
+    parts = container_small.unpack(file)
+    with ideal_bits() as ideal:
+        coders.stream(coder, image, codec.small_start(parts.header, coder, image)[0])
+    return sum(ideal) if parts.model else 8 * image.size
 
 
 def in_album(model, images, chain=0):
@@ -212,7 +216,8 @@ def ours(image):
     def encode():
         with ideal_bits() as ideal:
             file = codec.encode(image, PHOTO, workers=THREADS)
-        found.update(ideal_bits=round(sum(ideal), 1), tiles=codec.info(file)["tiles"])
+        bits = kept_draw(file, coders.get(PHOTO), image) if codec.info(file)["version"] == 0 else sum(ideal)
+        found.update(ideal_bits=round(bits, 1), tiles=codec.info(file)["tiles"])
         return file
 
     return _row(PHOTO, image, encode, lambda file: codec.decode(file, workers=THREADS)) | found

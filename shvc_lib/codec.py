@@ -45,6 +45,8 @@ def encode(image, model="auto", quality=None, tile=None, workers=None, progress=
         raise InvalidInput(f"{model} is lossless: it has no quality to choose")
     if model == "auto":
         return min((_encode(image, coder, tile, workers, progress) for coder in _candidates(image)), key=len)
+    if model not in coders.names() and not model.startswith("shvc"):
+        raise UnknownModel(f"no model is called {model!r}; there are: auto, {', '.join([*coders.names(), *lossy.ABOUT])}")
     coder = coders.get(model, 8 * image.dtype.itemsize)
     coder.check(image)
     return _encode(image, coder, tile, workers, progress)

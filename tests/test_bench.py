@@ -30,7 +30,7 @@ def test_images_benchmark_writes_what_it_prints(tmp_path, capsys):
     assert bench.main(["images", "--images", str(tmp_path / "in"), "--json", str(out)]) == 0
     result, printed = json.loads(out.read_text()), capsys.readouterr().out
     ours = [row for row in result["rows"] if row["codec"] == "linear"]
-    assert [row["image"] for row in ours] == ["a.png", "b.png"] and ours[0]["bytes"] == len(shvc_lib.encode(picture))
+    assert [row["image"] for row in ours] == ["a.png", "b.png"] and ours[0]["bytes"] == len(shvc_lib.encode(picture, model="linear"))
     assert result["mean_bits_per_dim"]["linear"] == (ours[0]["bits_per_dim"] + ours[1]["bits_per_dim"]) / 2
     assert f"{result['mean_bits_per_dim']['linear']:.3f}" in printed and {"command", "date", "commit", "hardware", "versions"} <= set(result)
 

@@ -143,7 +143,9 @@ def test_the_kept_networks_are_those_that_are_here(kept):
 def test_exactness_costs_little_and_the_coder_nothing(kept):
     """Three ways of counting: the integers cost at most half a per cent of the float network's, and a file at most 0.1 % and 64 bits more than its symbols."""
     for name, row in kept["models"].items():
-        assert abs(row["integer"] / row["float"] - 1) < 0.005 and abs(row["symbols"] / row["integer"] - 1) < 0.002, name
+        assert abs(row["integer"] / row["float"] - 1) < 0.005, name
+        least = -0.004 if name == FILES else -0.002  # of single files the shortest of four draws is kept
+        assert least < row["symbols"] / row["integer"] - 1 < 0.002, name
         assert row["actual"] <= 1.001 * row["symbols"] + 64 / 3072, name
 
 

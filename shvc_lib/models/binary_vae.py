@@ -43,7 +43,7 @@ class BinaryVAE(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latents, hidden), nn.ReLU(), nn.Linear(hidden, pixels))
         self.top = nn.Parameter(torch.stack([torch.zeros(latents), torch.full((latents,), 2.5)]))  # mean and log scale of p(z)
 
-    def noise(self, batch, generator):
+    def noise(self, batch, generator, side=None):
         """Uniform numbers for one step: a list of one tensor (batch, latents)."""
         return [torch.rand((batch, self.latents), generator=generator)]
 

@@ -135,8 +135,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(photo, capsys, tmp_path):
     refused(capsys, "decode", path, tmp_path / "out.png")
     refused(capsys, "encode", tmp_path, tmp_path / "out.shvc")
     refused(capsys, "info", tmp_path)
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
-    assert "8 bits" in refused(capsys, "encode", tmp_path / "deep.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "deep.tif")
+    assert "deep.tif" in refused(capsys, "encode", tmp_path / "deep.tif")
     file = tmp_path / "photo.shvc"
     file.write_bytes(shvc_lib.encode(data.photograph("coffee")[:20, :20])[:-1])
     refused(capsys, "decode", file, tmp_path / "out.png")
@@ -148,7 +148,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(photo, capsys, tmp_path):
         refused(capsys, command, ".")
         refused(capsys, command, "/")
         refused(capsys, command, "x" * 5000)
-    assert {p.name for p in tmp_path.iterdir()} == {"photo.png", "text.png", "deep.png", "photo.shvc"}
+    assert {p.name for p in tmp_path.iterdir()} == {"photo.png", "text.png", "deep.tif", "photo.shvc"}
 
 
 def test_same_bytes_in_another_process_and_with_other_thread_counts(photo, tmp_path):
