@@ -1,6 +1,5 @@
 """The .shvc container: a golden file, every field, and damage of every byte found."""
 
-import hashlib
 import struct
 from zlib import crc32
 

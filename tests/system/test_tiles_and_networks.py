@@ -15,7 +15,6 @@ from PIL import Image
 
 import shvc_lib
 from shvc_lib import cli, codec, coders, container, container_small, container_tiles, data, zoo
-from shvc_lib.coding import BitStack
 from shvc_lib.errors import CorruptFile, InvalidInput, TruncatedFile, UnknownModel, UnsupportedImage
 
 NETWORK = "shvc-short-arib"  # the smallest network; its weights are what the golden files need
