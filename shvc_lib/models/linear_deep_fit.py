@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import expit
 
 from .linear import Parameters, steps
-from .linear_deep import (MEAN_BITS, MEAN_LIMIT, SPREAD_BITS, SPREAD_LIMIT, DeepCanvas, default_parameters, linear, parameter_codecs,
+from .linear_deep import (MEAN_BITS, DeepCanvas, default_parameters, linear, parameter_codecs,
                           predict)
-from .linear_fit import _ENOUGH, _SAMPLE, _WORTH_A_TRY, _nonnegative_least_squares, _pixels, _weighted_least_squares
+from .linear_fit import _ENOUGH, _SAMPLE, _WORTH_A_TRY, _pixels, coefficients
 from .linear_wide import WIDE_SCALES, find_levels, scale_of, wide
 
 _RIDGE = 1e-10
@@ -38,17 +38,7 @@ def fit(canvas, step, symbols, top):
     symbols = symbols.reshape(step.rows.size, -1)[::every].reshape(-1)
     features = base, centred, spreads = canvas.features(step._replace(rows=step.rows[::every]))
     default, targets = default_parameters(step), 4.0 * symbols - base
-    start = default.mean / (1 << MEAN_BITS)
-    weights = np.ones(symbols.size)
-    for _ in range(2):
-        mean = _weighted_least_squares(centred, targets, weights, start, _RIDGE)
-        errors, spread = 4 * np.abs(targets - mean @ centred), default.spread / (1 << SPREAD_BITS)
-        for _ in range(2):
-            spread = _nonnegative_least_squares(spreads, errors, 1 / np.maximum(spread @ spreads, 2) ** 2)
-        weights = 1 / (spread @ spreads + 6) ** 2
-        weights /= weights.mean()
-    mean = np.clip(np.rint(mean * (1 << MEAN_BITS)), -MEAN_LIMIT, MEAN_LIMIT - 1).astype(np.int32)
-    spread = np.clip(np.rint(spread * (1 << SPREAD_BITS)), 0, SPREAD_LIMIT - 1).astype(np.int32)
+    mean, spread = coefficients(centred, targets, spreads, default, 4, MEAN_BITS, _RIDGE)
     means, classes = linear(Parameters(mean, spread, default.scales), features, top)
     return Parameters(mean, spread, _best_scales(means - 16 * symbols, classes, default.scales))
 

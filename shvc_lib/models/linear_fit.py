@@ -52,24 +52,28 @@ def _best_scales(errors, classes, default):
     return scales
 
 
+def coefficients(features, targets, spreads, default, unit, mean_bits=MEAN_BITS, ridge=1e-6):
+    """(mean, spread), int32: coefficients of both, each fitted with weights that the other gives, twice in turn. An error of one counts as `unit` in the
+    unit of `spreads`; mean_bits: fractional bits of the mean's; ridge: of its least squares."""
+    start, weights = default.mean / (1 << mean_bits), np.ones(targets.size)
+    for _ in range(2):
+        mean = _weighted_least_squares(features, targets, weights, start, ridge)
+        errors, spread = unit * np.abs(targets - mean @ features), default.spread / (1 << SPREAD_BITS)
+        for _ in range(2):
+            spread = _nonnegative_least_squares(spreads, errors, 1 / np.maximum(spread @ spreads, 2) ** 2)
+        weights = 1 / (spread @ spreads + 6) ** 2
+        weights /= weights.mean()
+    return (np.clip(np.rint(mean * (1 << mean_bits)), -MEAN_LIMIT, MEAN_LIMIT - 1).astype(np.int32),
+            np.clip(np.rint(spread * (1 << SPREAD_BITS)), 0, SPREAD_LIMIT - 1).astype(np.int32))
+
+
 def fit(canvas, step, image):
     """Parameters fitted to the step's pixels in `image` (H, W, C)."""
     step = step._replace(rows=step.rows[:: -(-step.rows.size * step.columns.size // _ENOUGH)])
     mean_features, spread_features = canvas.features(step)
     symbols, default = _pixels(image, step), default_parameters(step)
     features, spreads = mean_features.astype(np.float64), spread_features.astype(np.float64)
-    start = default.mean / (1 << MEAN_BITS)
-    weights = np.ones(symbols.size)
-    for _ in range(2):
-        mean = _weighted_least_squares(features, symbols, weights, start)
-        errors = 16 * np.abs(symbols - mean @ features)
-        spread = default.spread / (1 << SPREAD_BITS)
-        for _ in range(2):
-            spread = _nonnegative_least_squares(spreads, errors, 1 / np.maximum(spread @ spreads, 2) ** 2)
-        weights = 1 / (spread @ spreads + 6) ** 2
-        weights /= weights.mean()
-    mean = np.clip(np.rint(mean * (1 << MEAN_BITS)), -MEAN_LIMIT, MEAN_LIMIT - 1).astype(np.int32)
-    spread = np.clip(np.rint(spread * (1 << SPREAD_BITS)), 0, SPREAD_LIMIT - 1).astype(np.int32)
+    mean, spread = coefficients(features, symbols, spreads, default, 16)
     means, classes = _linear(Parameters(mean, spread, default.scales), mean_features, spread_features)
     return Parameters(mean, spread, _best_scales(means - 16 * symbols, classes, default.scales))
 
