@@ -58,6 +58,14 @@ def last_success():
         return {}
 
 
+def jupyter_book(source):
+    """Run Jupyter Book on the folder `source`, a warning being an error. Returns its exit status."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    # The folder of this Python comes first on the path, so that notebooks run in the same environment.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return subprocess.run([*command, "build", str(source), "-W", "-n", "--keep-going"], cwd=source, env=os.environ | {"PATH": path}).returncode
+
+
 def build():
     """Build what has changed. Returns the exit status: 0, or that of the build that failed."""
     now, before = inputs(), last_success()
@@ -75,11 +83,7 @@ def build():
         ran_with.write_text(now["notebooks"])
     STAMP.unlink(missing_ok=True)
 
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command = [*jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going"]
-    # The folder of this Python comes first on the path, so that notebooks run in the same environment.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    status = subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}).returncode
+    status = jupyter_book(ROOT)
     if status:
         print("The book was not built: see the first warning or error above.", file=sys.stderr)
         return status
