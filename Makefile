@@ -2,11 +2,12 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help venv book test lock clean
+.PHONY: help venv book book-student test lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book    run every notebook, build the book, print where it is"
+	@echo "make book-student   build it without the solutions of its exercises as well"
 	@echo "make test    test the library, the notebooks and the built pages"
 	@echo "make venv    only make the environment in .venv"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
@@ -30,6 +31,9 @@ venv: .venv/installed
 
 book: venv
 	@$(PY) tools/build_book.py
+
+book-student: book
+	@$(PY) tools/student_edition.py
 
 # The library, the notebooks, the book and its pages, in two lanes for two cores.
 test: venv
