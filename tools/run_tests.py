@@ -17,10 +17,11 @@ TASKS = {
     "library tests": [*PYTEST, "tests", "--ignore=tests/book"],
     "notebooks": [*PYTEST, "book", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"],
     "book": [sys.executable, "tools/build_book.py"],
+    "student edition": [sys.executable, "tools/student_edition.py"],
     "checks of the pages": [*PYTEST, "tests/book"],
 }
-LANES = [["library tests", "notebooks"], ["book", "checks of the pages"]]
-NEEDS = {"checks of the pages": "book"}
+LANES = [["library tests", "notebooks"], ["book", "student edition", "checks of the pages"]]
+NEEDS = {"student edition": "book", "checks of the pages": "book"}
 # One thread per lane: two lanes share two cores. The last variable turns "the book is not built: skipped" into a failure.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "BOOK_MUST_BE_BUILT": "1"}
 

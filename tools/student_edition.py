@@ -40,7 +40,9 @@ class CannotStrip(Exception):
 
 @lru_cache(maxsize=None)
 def _parser():
-    return create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
+    parser = create_md_parser(MdParserConfig(enable_extensions=EXTENSIONS), RendererHTML)
+    parser.core.ruler.enableOnly(["normalize", "block"])  # a directive is a block; what is written inside a line does not matter
+    return parser
 
 
 def directives(text, first=0, depth=0):
@@ -168,6 +170,7 @@ def build(root=build_book.ROOT):
         return status
     html.parent.mkdir(exist_ok=True)
     shutil.move(tree / "_build" / "html", html)
+    shutil.rmtree(tree / "_build")
     stamp.write_text(json.dumps(now, indent=1) + "\n")
     print(f"The student edition is in {index}")
     return 0
