@@ -2,16 +2,19 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help venv book book-student test lock clean
+.PHONY: help venv book book-student teach release grade test lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make book    run every notebook, build the book, print where it is"
-	@echo "make book-student   build it without the solutions of its exercises as well"
-	@echo "make test    test the library, the notebooks and the built pages"
-	@echo "make venv    only make the environment in .venv"
-	@echo "make lock    write requirements.lock anew from pyproject.toml"
-	@echo "make clean   remove the built book (and what its notebooks computed)"
+	@echo "make book          run every notebook, build the book, print where it is"
+	@echo "make book-student  build it without the solutions of its exercises as well"
+	@echo "make test          test the library, the notebooks, the problem sets and the built pages"
+	@echo "make venv          only make the environment in .venv"
+	@echo "make teach         only make the graders' environment in .venv-teach"
+	@echo "make release       write the student editions of the problem sets to assignments/release (TO=DIR)"
+	@echo "make grade SUBMITTED=DIR   grade what students handed in; results in grades (OUT=DIR, HIDDEN_TESTS=DIR)"
+	@echo "make lock          write both lock files anew from pyproject.toml"
+	@echo "make clean         remove the built book (and what its notebooks computed)"
 
 venv: .venv/installed
 
@@ -34,6 +37,21 @@ book: venv
 
 book-student: book
 	@$(PY) tools/student_edition.py
+
+# nbgrader has an environment of its own; students' notebooks run in the book's.
+teach: .venv-teach/installed
+
+.venv-teach/installed: requirements-teach.lock
+	$(PYTHON) -m venv --clear .venv-teach
+	.venv-teach/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-teach.lock
+	@touch $@
+
+release: teach
+	@.venv-teach/bin/python assignments/grading/release.py $(if $(TO),--to "$(TO)")
+
+grade: venv teach
+	@test -n "$(SUBMITTED)" || { echo "Name the folder of what students handed in: make grade SUBMITTED=DIR"; exit 1; }
+	@.venv-teach/bin/python assignments/grading/grade.py "$(SUBMITTED)" $(if $(OUT),--out "$(OUT)") $(if $(HIDDEN_TESTS),--hidden-tests "$(HIDDEN_TESTS)")
 
 # The library, the notebooks, the book and its pages, in two lanes for two cores.
 test: venv

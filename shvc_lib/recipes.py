@@ -104,7 +104,9 @@ for _recipe in (
     _last("shvc-lite-cifar10", arguments=_LITE, start="shvc-lite-late"),
     _last("shvc-arib-cifar10", arguments={**_LITE, **_ARIB}, start="shvc-arib-late"),
     _photo("shvc-photo-start", steps=7_000, start="shvc-short-arib", end=1.0),
-    _photo("shvc-photo", steps=22_000, start="shvc-photo-start"),
+    _photo("shvc-photo-middle", steps=22_000, start="shvc-photo-start"),
+    _photo("shvc-photo-late", data="bsds500-soft", steps=24_000, learning_rate=2.5e-3, start="shvc-photo-middle"),
+    _photo("shvc-photo", data="bsds500-grainy", steps=5_000, learning_rate=1e-3, start="shvc-photo-late"),
 ):
     RECIPES[_recipe.name] = _recipe
 # For a GPU: 1.9 million parameters, and the size that the paper's result would take. No network of theirs is shipped, and no number is claimed.

@@ -20,15 +20,15 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 PYTHONS = ["3.10.0", "3.11.2", "3.12.0", "3.13.0"]
 
 
-def locked(python):
-    """{name: version} of the lock on Linux under one version of Python."""
+def locked(python, lock="requirements.lock"):
+    """{name: version} of a lock on Linux under one version of Python."""
     environment = {
         "python_version": python.rpartition(".")[0], "python_full_version": python, "sys_platform": "linux",
         "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64", "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
     pins = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (ROOT / lock).read_text().splitlines():
         if line.startswith("#"):
             continue
         pin = Requirement(line)
@@ -42,8 +42,8 @@ def locked(python):
 
 
 def wanted():
-    """Every requirement of pyproject, extras included."""
-    lines = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    """Every requirement of pyproject, extras included but for the graders'."""
+    lines = PROJECT["dependencies"] + [line for name, extra in PROJECT["optional-dependencies"].items() for line in extra if name != "teach"]
     return [Requirement(line) for line in lines]
 
 
@@ -54,6 +54,14 @@ def test_the_lock_satisfies_pyproject(python):
         version = pins.get(canonicalize_name(requirement.name))
         assert version, f"{requirement.name} is not locked"
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement} but {version} is locked"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_graders_have_a_lock_of_their_own(python):
+    pins = locked(python, "requirements-teach.lock")
+    for requirement in map(Requirement, PROJECT["optional-dependencies"]["teach"]):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), f"{requirement} but {pins} is locked"
+    assert "nbgrader" not in locked(python) and "torch" not in pins
 
 
 def test_the_lock_leaves_cuda_to_torch():

@@ -1,6 +1,7 @@
-"""Write `requirements.lock`: exact versions of everything the book needs, on every Python it supports. `make lock` calls it.
+"""Write `requirements.lock`: exact versions of everything the book needs, on every Python it supports; and `requirements-teach.lock`, the same for
+the extra `teach` alone, which has an environment of its own. `make lock` calls it.
 
-uv resolves pyproject.toml with all extras for every Python and platform at once and reads only metadata, so no package
+uv resolves pyproject.toml's extras for every Python and platform at once and reads only metadata, so no package
 is downloaded. Versions that the lock already has are kept where they still fit; with --upgrade the newest are taken.
 
 torch's CUDA libraries are left out. A CUDA build of torch names them with exact versions itself; a CPU build, where
@@ -12,26 +13,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
 FLOOR = "3.10"  # the oldest Python; a test keeps it equal to pyproject's
 CUDA = re.compile(r"(nvidia|cuda|triton)[a-z0-9-]*==")
 
 HEADER = """\
-# Exact versions of the book's environment, for CPython 3.10 to 3.13. Written by `make lock` from pyproject.toml.
-# The CUDA libraries of torch are left out: torch itself says which it needs.
+# Exact versions of {whose} environment, for CPython 3.10 to 3.13. Written by `make lock` from pyproject.toml.
 """
+NO_CUDA = "# The CUDA libraries of torch are left out: torch itself says which it needs.\n"
+
+
+def resolve(name, header, source, arguments, given=None):
+    """Resolve, drop the CUDA libraries, write the lock. Returns uv's exit status. source: a file and options for uv, or "-" for the text `given`."""
+    lock = ROOT / name
+    command = [sys.executable, "-m", "uv", "pip", "compile", *source, "--universal", "--python-version", FLOOR, "--no-header", "--no-annotate", "--quiet",
+               "--output-file", str(lock)]
+    status = subprocess.run(command + arguments, cwd=ROOT, input=given, text=True, stdout=subprocess.DEVNULL).returncode
+    if status == 0:
+        pins = [line for line in lock.read_text().splitlines() if line and not line.startswith("#")]
+        lock.write_text(header + "".join(f"{pin}\n" for pin in pins if not CUDA.match(pin)))
+    return status
 
 
 def main(arguments):
-    """Resolve, drop the CUDA libraries, write the file. Returns uv's exit status."""
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--universal", "--all-extras",
-               "--python-version", FLOOR, "--no-header", "--no-annotate", "--quiet", "--output-file", str(LOCK)]
-    status = subprocess.run(command + arguments, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
-    if status == 0:
-        pins = [line for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
-        LOCK.write_text(HEADER + "".join(f"{pin}\n" for pin in pins if not CUDA.match(pin)))
-    return status
+    """Write both files; returns the exit status."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    teach = "\n".join(extras.pop("teach")) + "\n"
+    book = ["pyproject.toml", *(word for extra in extras for word in ("--extra", extra))]
+    return (resolve("requirements.lock", HEADER.format(whose="the book's") + NO_CUDA, book, arguments)
+            or resolve("requirements-teach.lock", HEADER.format(whose="the graders'"), ["-"], arguments, teach))
 
 
 if __name__ == "__main__":

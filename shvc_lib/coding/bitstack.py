@@ -211,7 +211,7 @@ class BitStack:
         return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
 
     def _decode(self, cdf, first, last):
-        weights = (cdf.masses(first, last) - 1).astype(np.float32)
+        weights = np.ascontiguousarray(cdf.masses(first, last) - 1, dtype=np.float32)  # rows of another order would be read as if they were in this one
         if cdf.shape is None:
             return self._ans.decode(_constriction().row(weights[0]), last - first)
         return self._ans.decode(_constriction().lazy_rows, weights)
