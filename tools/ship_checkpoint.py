@@ -26,7 +26,9 @@ from shvc_lib.nn import save_exact, save_partly_exact
 
 DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
         "bsds500-scales": "BSDS500, 200 training and 100 validation images, as they are, at two thirds and at half of their size",
-        "bsds500-shrunk": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size and as they are"}
+        "bsds500-shrunk": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size and as they are",
+        "bsds500-soft": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size, some blurred, with noise of up to 1 level",
+        "bsds500-grainy": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size, some blurred, with noise of up to 1.25 levels"}
 
 CALIBRATION, IMAGES, DRAWS, LIMIT = 256, 1000, 4, 4 << 20
 

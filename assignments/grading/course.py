@@ -4,15 +4,20 @@ import json
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import editions
 import runner
 from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, NbGraderPreprocessor, SaveAutoGrades
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
+from nbgrader.preprocessors import CheckCellMetadata, ClearHiddenTests, GetGrades, LimitOutput, NbGraderPreprocessor, SaveAutoGrades
 from nbformat.v4 import new_output
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
+
+warnings.filterwarnings("ignore", category=SAWarning)  # of nbgrader's own queries
 
 CELL_TYPES = ("code", "markdown", "raw")
 MOST_BYTES = 10_000_000  # of a submitted file
@@ -27,9 +32,9 @@ class Guarded(NbGraderPreprocessor):
         """Run every code cell and keep its outputs; a check that did not pass ends with an error, which is what nbgrader scores."""
         code = {n: cell.source for n, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
         names = {n: (editions.grade_id(cell) or "").removesuffix("-check") for n, cell in enumerate(notebook.cells) if cell.metadata.get("nbgrader", {}).get("grade")}
-        trusted = [cell.source for cell in notebook.cells if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("locked")]
-        before = {path: path.read_bytes() for folder in self.watched for path in Path(folder).rglob("*") if path.is_file()}
-        result = runner.run(code, names, runner.imports(trusted), self.python, self.limits)
+        modules = [name for name in runner.imports(code[n] for n in names) if not name.startswith("matplotlib")]  # pyplot changes itself when it first draws
+        before = {path: path.read_bytes() for folder in self.watched for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        result = runner.run(code, names, modules, self.python, self.limits)
         for path, content in before.items():
             if not path.is_file() or path.read_bytes() != content:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +49,9 @@ class Guarded(NbGraderPreprocessor):
                 outputs.append(new_output("error", ename="Stopped", evalue="the check did not pass", traceback=["the check did not pass"]))
             if n in names:
                 outputs = [o for o in outputs if o.output_type in ("stream", "error") and (o.output_type == "stream" or not result.passed[n])]
+                for output in outputs:
+                    if output.output_type == "error":  # the message says what is wrong; lines of hidden tests would be in the rest
+                        output.traceback = [f"{output.ename}: {output.evalue}"]
                 remarks[names[n]] = "" if result.passed[n] else f"{outputs[-1].ename}: {outputs[-1].evalue}"
             notebook.cells[n].outputs = outputs
         numbers = [value for n, value in result.leaderboard.items() if result.passed[n]]
@@ -60,6 +68,7 @@ def api(folder, **guard):
     settings.ClearSolutions.code_stub = {"python": editions.STUB}
     settings.ClearSolutions.enforce_metadata = True
     settings.Autograde.autograde_preprocessors = [Guarded, LimitOutput, SaveAutoGrades, CheckCellMetadata]
+    settings.GenerateFeedback.preprocessors = [ClearHiddenTests, GetGrades, CSSHTMLHeaderPreprocessor]
     settings.LimitOutput.max_lines, settings.LimitOutput.max_traceback = 1000, 100
     settings.Application.log_level = logging.ERROR
     settings.NbGraderAPI.log_level = logging.ERROR

@@ -8,6 +8,7 @@ process, taken just before the cell that it replaces, so that nothing before it 
 mistakes/NAME.yaml: a list of {question, mistake, replace, by}: what is wrong in words, and the lines of the reference answer that are replaced.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -60,8 +61,50 @@ def forked(work):
     return json.loads(text)
 
 
+def _names(text):
+    """(names that a cell assigns, imports or defines at any level, names that it uses)."""
+    made, used = set(), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, ast.alias):
+            made.add((node.asname or node.name).split(".")[0])
+    return made, used
+
+
+def needed(cells):
+    """The checks, and those of the other cells that define what one of them uses, however indirectly: figures need not be drawn again."""
+    kept, wanted = [], set()
+    for cell in reversed(cells):
+        if cell["cell_type"] != "code":
+            continue
+        made, used = _names(cell["source"])
+        about = cell["metadata"].get("nbgrader", {})
+        if about.get("grade") or made & wanted:
+            kept.append(cell)
+            wanted |= used
+    return kept[::-1]
+
+
+def touched(cells):
+    """The cells without those checks that use nothing of what the first cell defines, however indirectly: what they say cannot change with it."""
+    kept, tainted = cells[:1], _names(cells[0]["source"])[0]
+    for cell in cells[1:]:
+        made, used = _names(cell["source"])
+        if used & tainted:
+            tainted |= made
+        elif cell["metadata"].get("nbgrader", {}).get("grade"):
+            continue
+        kept.append(cell)
+    return kept
+
+
 def rehearse(cells, namespace, wrong=()):
-    """({question: message of what failed, or None}, [(mistake, the same for it)], seconds of each cell)."""
+    """({question: message of what failed, or None}, [(mistake, the same for it)], seconds of each cell).
+
+    After the first mistake of every question all checks run; after the others those whose cells use, by name, what the wrong cell defines."""
     outcome, tried, seconds = {}, [], []
     for index, cell in enumerate(cells):
         if cell["cell_type"] != "code":
@@ -69,13 +112,14 @@ def rehearse(cells, namespace, wrong=()):
         for mistake in wrong:
             if mistake["question"] == editions.grade_id(cell):
                 rest = [dict(cell, source=spoiled(cell["source"], mistake)), *cells[index + 1:]]
+                rest = needed(rest if mistake["question"] not in {known["question"] for known, _ in tried} else touched([c for c in rest if c["cell_type"] == "code"]))
                 tried.append((mistake, {**outcome, **forked(lambda rest=rest: rehearse(rest, namespace)[0])}))
         started = time.monotonic()
         error = execute(cell["source"], namespace)
         seconds.append((editions.grade_id(cell), time.monotonic() - started))
         if cell["metadata"].get("nbgrader", {}).get("grade"):
             outcome[editions.grade_id(cell).removesuffix("-check")] = error and "".join(traceback.format_exception_only(error)).strip()
-    return outcome, tried, seconds
+    return outcome, [(mistake, {**outcome, **changed}) for mistake, changed in tried], seconds
 
 
 def stub(notebook):

@@ -140,6 +140,8 @@ class Kernel:
             except Exception as error:
                 raise Stopped("it ended its own process") from error
             if reply["parent_header"].get("msg_id") == request:
+                if reply["content"].get("ename") in ("MemoryError", "_ArrayMemoryError"):  # what it holds would be missing to the cells after it
+                    raise Stopped(f"it took more than {self.limits.memory >> 20} MiB of memory")
                 return reply["content"]["status"] == "ok", outputs
 
     def close(self):
