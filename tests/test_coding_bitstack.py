@@ -297,3 +297,16 @@ def test_a_copy_of_a_long_stack_is_short():
     stack = BitStack.random(1 << 20)
     stack.push([1, 2, 3], Uniform(4))
     assert stack.copy()._ans.num_words() < stack.words().size / 3 and stack.copy() == stack
+
+
+@pytest.mark.parametrize("order", ["C", "F", "moved axis"])
+def test_a_table_may_lie_in_memory_in_any_order(order):
+    """One row for every symbol: what was pushed comes back, and the bytes are the same."""
+    rng = np.random.default_rng(0)
+    table = rng.dirichlet(np.ones(4), 36)
+    laid = {"C": table, "F": np.asfortranarray(table), "moved axis": np.moveaxis(np.ascontiguousarray(table.T), 0, -1)}[order]
+    symbols, stack, plain = rng.integers(0, 4, 36, dtype=np.int32), BitStack(), BitStack()
+    stack.push(symbols, Categorical(laid))
+    plain.push(symbols, Categorical(table))
+    assert stack.to_bytes() == plain.to_bytes()
+    assert np.array_equal(stack.pop(Categorical(laid)), symbols)
