@@ -6,7 +6,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shvc_lib.coding import TOTAL, BitStack, Categorical, Uniform, bitstack, laplace, logistic, logistic_mixture
 from shvc_lib.errors import CorruptFile, InvalidInput, OutOfBits

@@ -16,7 +16,6 @@ import re
 import shutil
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 import build_book
 import nbformat
