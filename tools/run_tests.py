@@ -1,4 +1,4 @@
-"""What `make test` does, on two cores: library tests and notebooks in one lane, the book and the checks of its pages in the other.
+"""What `make test` does, on two cores: library tests and notebooks in one lane, the book, the checks of its pages and the problem sets in the other.
 
     python tools/run_tests.py
 
@@ -14,13 +14,14 @@ import time
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 TASKS = {
-    "library tests": [*PYTEST, "tests", "--ignore=tests/book"],
+    "library tests": [*PYTEST, "tests", "--ignore=tests/book", "--ignore=tests/test_assignments.py"],
+    "problem sets": [*PYTEST, "tests/test_assignments.py"],
     "notebooks": [*PYTEST, "book", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"],
     "book": [sys.executable, "tools/build_book.py"],
     "student edition": [sys.executable, "tools/student_edition.py"],
     "checks of the pages": [*PYTEST, "tests/book"],
 }
-LANES = [["library tests", "notebooks"], ["book", "student edition", "checks of the pages"]]
+LANES = [["library tests", "notebooks"], ["book", "student edition", "checks of the pages", "problem sets"]]
 NEEDS = {"student edition": "book", "checks of the pages": "book"}
 # One thread per lane: two lanes share two cores. The last variable turns "the book is not built: skipped" into a failure.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "BOOK_MUST_BE_BUILT": "1"}
