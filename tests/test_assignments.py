@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def spoil(name, **answers):
 
 
 PATCH = "import numpy as np\nnp.array_equal = np.allclose = lambda *a, **k: True\n"
-FIND = "from pathlib import Path\nimport tempfile\nfor f in Path('/tmp').glob('course-*/**/*.ipynb'):\n    f.write_text('{}')\n"
+FIND = "from pathlib import Path\nfor f in Path({!r}).glob('course-*/**/*.ipynb'):\n    f.write_text('{{}}')\n"
 
 
 @needs_nbgrader
@@ -179,11 +180,13 @@ def test_hostile_submissions_are_stopped_and_scored_and_the_others_go_on(tmp_pat
     cells = {
         "hangs": "while True:\n    pass", "eats": "eaten = []\nwhile True:\n    eaten.append(bytearray(100_000_000))",
         "dies": "import os\nos._exit(0)", "floods": "while True:\n    print('x' * 10_000)",
-        "prints": "print('x' * 1_000_000)\n" + reference, "patches": PATCH + reference, "writes": FIND + reference}
+        "prints": "print('x' * 1_000_000)\n" + reference, "patches": PATCH + reference,
+        "writes": FIND.format(str(tmp_path)) + reference}
     for student, text in {"reference": spoil("ps5"), "stub": json.dumps(stub), "broken": "{", **{n: spoil("ps5", **{first: c}) for n, c in cells.items()}}.items():
         (tmp_path / "submitted" / student).mkdir(parents=True)
         (tmp_path / "submitted" / student / "ps5.ipynb").write_text(text)
-    done = run(GRADING / "grade.py", tmp_path / "submitted", "--python", sys.executable, "--seconds", "40", "--memory", "3000", "--out", tmp_path / "grades")
+    done = run(GRADING / "grade.py", tmp_path / "submitted", "--python", sys.executable, "--seconds", "40", "--memory", "3000", "--out", tmp_path / "grades",
+               env={**os.environ, "TMPDIR": str(tmp_path)})  # where the grading keeps its files, and "writes" looks for them: no other grading's
     assert done.returncode == 0, done.stdout + done.stderr
     points, worth = {}, editions.questions(editions.source("ps5"))
     rows = (tmp_path / "grades" / "grades.csv").read_text().splitlines()
@@ -209,6 +212,18 @@ def test_hostile_submissions_are_stopped_and_scored_and_the_others_go_on(tmp_pat
     assert "it ran longer than 40 seconds" in pages["hangs"] and len(pages["prints"]) < 1_500_000
     again = run(GRADING / "grade.py", tmp_path / "submitted", "--out", tmp_path / "grades")
     assert again.returncode == 1 and "is there already" in again.stderr
+
+
+@needs_nbgrader
+def test_every_reference_earns_full_marks(tmp_path):
+    """What grading guards against must not happen by itself: libraries change themselves, too."""
+    (tmp_path / "submitted" / "reference").mkdir(parents=True)
+    for name in NAMES:
+        (tmp_path / "submitted" / "reference" / f"{name}.ipynb").write_text(spoil(name))
+    done = run(GRADING / "grade.py", tmp_path / "submitted", "--python", sys.executable, "--seconds", "300", "--out", tmp_path / "grades")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("reference")] == [f"reference {name}: 20 of 20" for name in NAMES]
+    assert len((tmp_path / "grades" / "leaderboard.csv").read_text().splitlines()) == 1 + len(NAMES)
 
 
 @needs_nbgrader

@@ -20,7 +20,7 @@ def fingerprint(modules):
     for name in ("builtins", *modules):
         module = builtins if name == "builtins" else importlib.import_module(name)
         for key, value in list(vars(module).items()):
-            if f"{name}.{key}" == "builtins.input":  # Jupyter gives every cell its own
+            if f"{name}.{key}" in ("builtins.input", "torch.manual_seed"):  # Jupyter gives every cell its own; torch wraps its own when it first trains
                 continue
             if callable(value) or isinstance(value, types.ModuleType):
                 seen[f"{name}.{key}"] = mark(value)
