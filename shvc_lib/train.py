@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from . import data, models, recipes
@@ -81,6 +80,7 @@ def _soft(image, seed, number, most):
     of it at 5/8 and (two) at 3/4 of its size. JPEG left the colours of these photographs half as sharp as their brightness and took their noise
     away; a network that sees nothing else expects every photograph to be so smooth, and pays for it. So all but the first and, by chance, a third of
     the others get noise, of a standard deviation of its own for every piece and colour, 0.1 to `most` levels."""
+    from scipy.ndimage import gaussian_filter  # here, because every other training runs without scipy
     rng = np.random.Generator(np.random.Philox(key=[seed, number]))
     landscape = np.ascontiguousarray((image if image.shape[0] < image.shape[1] else image.swapaxes(0, 1))[:320, :480])
     small, middle, large = (np.array(Image.fromarray(landscape).resize((60 * n, 40 * n), Image.Resampling.LANCZOS), np.float32) for n in (4, 5, 6))
