@@ -6,6 +6,7 @@ Tiles are independent, so who does which changes nothing in the file. Threads ar
 let other threads run meanwhile. Taught in chapter 7.
 """
 
+import atexit
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -23,6 +24,23 @@ def available():
 def rank():
     """(number of this process, how many there are) under torchrun, else (0, 1)."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join(backend="gloo"):
+    """Meet the other processes of torchrun. The group is left in order before this process ends: a process that just ends pulls its connections from
+    under threads that still serve them, and dies now and then with its work done."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend)
+        atexit.register(_leave)
+
+
+def _leave():
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def over(function, items, workers=None, progress=False, around=nullcontext):
@@ -55,8 +73,7 @@ def _exchanged(results, count, of):
     import torch
     from torch import distributed
 
-    if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+    join()
     most = -(-count // of)
     sizes = torch.tensor([len(result) for result in results] + [0] * (most - len(results)))
     all_sizes = [torch.empty_like(sizes) for _ in range(of)]

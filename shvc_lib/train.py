@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from . import data, models, recipes
+from . import data, models, parallel, recipes
 from .errors import InvalidInput, ShvcError
 
 
@@ -120,7 +120,7 @@ class Run:
         self.model = models.build(recipe.model, **recipe.arguments).to(self.device)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate)
-        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.size = parallel.rank()
         if recipe.batch % self.size:
             raise InvalidInput(f"a batch of {recipe.batch} images cannot be shared by {self.size} processes")
 
@@ -226,8 +226,8 @@ def train(recipe, folder, device=None, minutes=math.inf, save_every=1000, progre
     and MissingData (no training set).
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    if parallel.rank()[1] > 1 and not torch.distributed.is_initialized():
+        parallel.join("nccl" if device == "cuda" else "gloo")
         device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     run, folder, started = Run(recipe, device), Path(folder), time.monotonic()
     images = _images(recipe)

@@ -10,16 +10,21 @@ from static_checks import pages
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def html():
-    """The folder of the built book: $BOOK_HTML, or _build/html. `make test` builds it first and insists."""
-    folder = Path(os.environ.get("BOOK_HTML") or ROOT / "_build" / "html").resolve()
+def built(variable, place, what, command):
+    """The folder that the environment variable names, or else `place` in the repository. `make test` builds it first and insists."""
+    folder = Path(os.environ.get(variable) or ROOT / place).resolve()
     if not (folder / "index.html").exists():
-        message = f"the book is not built in {folder}: run `make book`"
+        message = f"{what} is not built in {folder}: run `{command}`"
         if os.environ.get("BOOK_MUST_BE_BUILT"):
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def html():
+    """The folder of the built book: $BOOK_HTML, or _build/html."""
+    return built("BOOK_HTML", "_build/html", "the book", "make book")
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 import static_checks
 import student_checks
-from conftest import ROOT
+from conftest import ROOT, built
 
 LINKS = [static_checks.broken_links, static_checks.requests_elsewhere, static_checks.missing_descriptions]
 
@@ -19,13 +17,7 @@ SOLUTIONS = sum(p.read_text(encoding="utf-8").count("{solution}") for p in (ROOT
 @pytest.fixture(scope="module")
 def student():
     """The folder of the built student edition: $STUDENT_HTML, or _build/student/html."""
-    folder = Path(os.environ.get("STUDENT_HTML") or ROOT / "_build" / "student" / "html").resolve()
-    if not (folder / "index.html").exists():
-        message = f"the student edition is not built in {folder}: run `make book-student`"
-        if os.environ.get("BOOK_MUST_BE_BUILT"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
+    return built("STUDENT_HTML", "_build/student/html", "the student edition", "make book-student")
 
 
 @pytest.fixture(scope="module")
