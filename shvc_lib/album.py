@@ -35,7 +35,7 @@ from . import album_file
 from .album_streams import CHAINED, NETWORK, batch_size, images_of, in_batches, network, streams_of
 from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, MissingData, TruncatedFile, UnknownModel, UnsupportedImage
-from .images import SUFFIXES, read_image, write_bytes, write_image
+from .images import SUFFIXES, check_target, read_image, write_bytes, write_image
 
 
 def _names_of(model, chain):
@@ -69,19 +69,11 @@ def encode(images, model=None, workers=1, names=None, chain=0):
     return album_file.pack(about, chain, len(images), shape, streams, names)
 
 
-def _check_target(path, force):
-    path = Path(path)
-    if path.exists() and (path.is_dir() or not force):
-        raise InvalidInput(f"{path}: " + ("this is a folder; name a file" if path.is_dir() else "this file exists; say force=True (or --force) to replace it"))
-    if not path.absolute().parent.is_dir():
-        raise InvalidInput(f"{path}: its folder does not exist")
-
-
 def write(path, images, model=None, workers=1, force=False, names=None, chain=0):
     """`encode` to a file, which appears whole or not at all; an existing one is only replaced with `force`. Returns its path.
 
     Raises InvalidInput, UnknownModel."""
-    _check_target(path, force)
+    check_target(path, force)
     return write_bytes(path, encode(images, model, workers, names, chain), force)
 
 
@@ -97,7 +89,7 @@ def write_folder(folder, out, model=None, chain=0, workers=1, force=False):
     if not files:
         raise MissingData(f"{folder}: no image files here")
     names, images = album_file.check_names([file.name for file in files], len(files)), []
-    _check_target(out, force)
+    check_target(out, force)
     for file in files:
         image = read_image(file)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

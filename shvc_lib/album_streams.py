@@ -4,7 +4,8 @@ Every group has a stack of its own, which starts with a checksum in its head (se
 would take more than its pixels is stored as these. Taught in chapters 6 and 7.
 """
 
-from concurrent.futures import ProcessPoolExecutor
+import signal
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import lru_cache
 from math import prod
 from multiprocessing import get_context
@@ -15,7 +16,7 @@ import numpy as np
 from .coding import BitStack
 from .coding.checks import integer
 from .coding.lanes import Lanes
-from .errors import CorruptFile, InvalidInput, OutOfBits
+from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError
 
 NETWORK, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of images by themselves and of each group's first; of its others
 BATCH, BATCH_PIXELS = 32, 1 << 17  # groups that the networks see at once, at most, and pixels of an image in each
@@ -86,7 +87,9 @@ def images_of(names, shape, streams, counts, lowest):
     return groups
 
 
-def _one_thread():
+def _begin():
+    """In a new process: one thread, and Ctrl-C, which reaches all processes, ends it without a word; the first one has said what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import torch
 
     torch.set_num_threads(1)
@@ -105,5 +108,8 @@ def in_batches(function, fixed, lists, shape, workers):
     arguments = [(*fixed, *(own[k:k + batch] for own in lists)) for k in range(0, count, batch)]
     if min(workers, len(arguments)) < 2:
         return [item for own in arguments for item in function(*own)]
-    with ProcessPoolExecutor(min(workers, len(arguments)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        return [item for part in pool.map(function, *zip(*arguments)) for item in part]
+    try:
+        with ProcessPoolExecutor(min(workers, len(arguments)), mp_context=get_context("spawn"), initializer=_begin) as pool:
+            return [item for part in pool.map(function, *zip(*arguments)) for item in part]
+    except BrokenExecutor:
+        raise ShvcError(f"one of {workers} processes ended before its work did, perhaps for want of memory: try fewer workers") from None

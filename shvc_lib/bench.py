@@ -179,7 +179,7 @@ def main(argv=None):
     sub.add_argument("--count", type=int, default=1000, help="test images (default 1000); ten times as many training images are evaluated for the time")
     sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
     sub = commands.add_parser("photographs", help="bytes and seconds of whole photographs by shvc-photo, beside JPEG XL and others")
-    sub.add_argument("--images", metavar="SET", default="kodak", help="kodak (the default) or a folder of images")
+    sub.add_argument("--images", metavar="SET", default="kodak", help="kodak (the default), photographs (embedded), or a folder of images")
     sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
@@ -187,6 +187,8 @@ def main(argv=None):
     sub.add_argument("--samples", type=int, default=4096, help="dimensions in each row (default 4096)")
     args = top.parse_args(argv)
     try:
+        if getattr(args, "json", None) and not Path(args.json).absolute().parent.is_dir():
+            raise InvalidInput(f"{args.json}: its folder does not exist")
         {"coding": _main_coding, "images": _main_images, "chains": _main_chains, "bits-back": _main_bits_back, "ladder": _main_ladder,
          "discretized": _main_discretized, "through": _main_through, "subpixel": _main_subpixel,
          "arib": _main_arib, "shvc": _main_shvc, "photographs": _main_photographs,
@@ -272,15 +274,10 @@ def _main_sampling(args, argv):
 
 
 def _main_images(args, argv):
-    if args.images == "photographs":
-        pictures = [(name, data.photograph(name)) for name in data.PHOTOGRAPHS]
-    elif args.images == "kodak":
-        pictures = [(f"kodim{i:02d}", image) for i, image in enumerate(data.kodak(), 1)]
-    else:
-        pictures = data.folder(args.images)
     if args.json and Path(args.json).exists():
         raise InvalidInput(f"{args.json}: this file exists; name another")
-    rows = []
+    rows, (pictures, note) = [], data.pictures(args.images, lambda image: "16 bits per sample" if image.dtype == np.uint16 else "")
+    sys.stderr.write(note)
     print(f"{'image':24} {'codec':20} {'bytes':>9} {'bits/sub-pixel':>15} {'encode s':>9} {'decode s':>9}")
     for row in images(pictures, list(models.MODELS), SLOWEST if args.slowest else None):
         rows.append(row)

@@ -5,60 +5,17 @@ appear whole or not at all.
 """
 
 import argparse
-import mmap
 import sys
 from pathlib import Path
 
-from . import __version__, album_file, codec, coders, container, lossy, models, parallel
-from .errors import InvalidInput, MissingData, ShvcError
-from .images import read_image, write_bytes, write_image
-
-SUFFIX = ".shvc"
-
-
-def _read_bytes(path):
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise MissingData(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+from . import __version__, album_file, cli_files, codec, coders, container, lossy, models, parallel
+from .cli_files import ALBUM, SUFFIX
+from .errors import InvalidInput, ShvcError
+from .images import check_suffix, not_kept, write_bytes, write_image
 
 
 def _shape(shape):
     return " x ".join(map(str, shape))
-
-
-def _target(source, output, suffix, force):
-    """Where the output goes: `output`, or the input's name with `suffix`, beside it or in the folder `output`. What is wrong with it is said
-    before the work, not after."""
-    if not source.name or source.is_dir():
-        raise InvalidInput(f"{source}: this is a folder; name a file")
-    target = Path(output) if output else source.with_suffix(suffix)
-    if output and target.is_dir():
-        target = target / source.with_suffix(suffix).name
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InvalidInput(f"{target}: the output would replace the input; name another file")
-    if target.exists() and not force:
-        raise InvalidInput(f"{target}: this file exists; say --force to replace it")
-    return target
-
-
-def _mapped(path):
-    """A file's bytes, of which only what is looked at is read: a memoryview."""
-    try:
-        with open(path, "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError):  # no such file, a folder, a pipe, an empty file
-        return memoryview(_read_bytes(path))
-
-
-def _is_album(path):
-    """Whether the file begins as an album does."""
-    if not Path(path).is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(4) == album_file.MAGIC
 
 
 def _encode(args):
@@ -67,8 +24,12 @@ def _encode(args):
         return _encode_folder(source, args)
     if args.chain:
         raise InvalidInput(f"{source}: --chain is for a folder of small images, this is one file")
-    target = _target(source, args.output, SUFFIX, args.force)
-    image = read_image(source)
+    if args.tile is not None and args.model in lossy.ABOUT:
+        raise InvalidInput(f"{args.model} codes an image in one piece: it knows no --tile")
+    if not source.name:
+        raise InvalidInput(f"{source}: this is a folder; name a file")
+    target = cli_files.target(source, args.output, SUFFIX, args.force)
+    image = cli_files.read(source)
     data = codec.encode(image, model=args.model, quality=args.quality, tile=args.tile, workers=args.workers, progress=sys.stderr.isatty())
     if parallel.rank()[0]:
         return
@@ -80,6 +41,8 @@ def _encode(args):
         why = ("is compressed with loss; to keep its exact pixels takes more" if source.suffix.lower() in (".jpg", ".jpeg")
                else "is smaller; it may have been compressed with loss once, or hold few colours, which this model makes no use of")
         print(f"note: {source.name} {why}", file=sys.stderr)
+    if lost := not_kept(source):
+        print(f"note: {source.name}: only pixels are kept, not {' and not '.join(lost)}", file=sys.stderr)
 
 
 def _encode_folder(source, args):
@@ -89,7 +52,9 @@ def _encode_folder(source, args):
         raise InvalidInput(f"{source}: a folder becomes an album, which knows neither --quality nor --tile")
     if not args.output and not source.name:
         raise InvalidInput(f"{source}: name the album to write")
-    target = Path(args.output) if args.output else source.with_name(source.name + ".shva")
+    target = cli_files.target(source, args.output, ALBUM, args.force)
+    if parallel.rank()[0]:
+        return  # torchrun's processes share tiles, not albums: --workers does
     model = None if args.model == "auto" else args.model.split(",") if args.chain else args.model
     album.write_folder(source, target, model, args.chain, args.workers or parallel.available(), args.force)
     facts = album.info(target)
@@ -107,13 +72,17 @@ def _crop(text):
 
 def _decode(args):
     source, crop = Path(args.input), _crop(args.crop)
-    if _is_album(source):
+    if cli_files.begins(source, album_file.MAGIC):
         return _decode_album(source, args)
     if args.only:
         raise InvalidInput(f"{source}: --only is for albums")
-    target = _target(source, args.output, ".png", args.force)
-    data = _mapped(source)
-    image = codec.decode(data, crop, args.workers, sys.stderr.isatty(), 16 * container.MAX_PIXELS if args.large else codec.MOST_DECODED)
+    if not source.name or source.is_dir():
+        raise InvalidInput(f"{source}: this is a folder; name a file")
+    target = cli_files.target(source, args.output, ".png", args.force)
+    check_suffix(target)
+    data = cli_files.mapped(source)
+    with cli_files.named(source):
+        image = codec.decode(data, crop, args.workers, sys.stderr.isatty(), 16 * container.MAX_PIXELS if args.large else codec.MOST_DECODED)
     if parallel.rank()[0]:
         return
     write_image(target, image, force=args.force)
@@ -126,15 +95,20 @@ def _decode_album(source, args):
 
     if args.crop or args.large:
         raise InvalidInput(f"{source}: an album knows neither --crop nor --large; choose images with --only")
+    if parallel.rank()[0]:
+        return
     folder = Path(args.output) if args.output else source.with_suffix("")
-    paths = album.extract(source, folder, args.only, args.force, args.workers or parallel.available())
+    with cli_files.named(source):
+        paths = album.extract(source, folder, args.only, args.force, args.workers or parallel.available())
     print(f"{folder}: {len(paths)} image{'s' * (len(paths) != 1)}, every pixel as it was encoded (checksums)")
 
 
 def _info(args):
-    if _is_album(args.file):
+    if cli_files.begins(args.file, album_file.MAGIC):
         return _info_album(args.file)
-    facts = codec.info(_mapped(args.file))
+    data = cli_files.mapped(args.file)
+    with cli_files.named(args.file):
+        facts = codec.info(data)
     how = ", pixels stored as they are" if facts["stored"] else ", with loss" if facts["lossy"] else ""
     revision = "" if facts["revision"] is None else f" (revision {facts['revision']})"
     matches = "checksum matches" if facts["tiles"] == 1 else "checksums match"
@@ -150,8 +124,11 @@ def _info(args):
 def _info_album(path):
     from . import album
 
-    for key, value in album.info(path).items():
+    with cli_files.named(path):
+        facts = album.info(path)
+    for key, value in facts.items():
         value = _shape(value) if key == "shape" else f"{value:.3f} bits per sub-pixel (actual)" if key == "bits_per_dim" else value
+        value = ", ".join(map(str, value)) if isinstance(value, tuple) else value
         print(f"{'rate' if key == 'bits_per_dim' else key:9} {value}")
 
 
@@ -159,8 +136,8 @@ def _models(args):
     for model in models.MODELS.values():
         print(f"{model.name} (revision {model.revision}): {model.about}")
     for name in coders.networks():
-        about = "photographs" if name == coders.PHOTO else "small images"
-        print(f"{name}: SHVC for {about}, 8-bit RGB and RGBA, without loss")
+        kind = "linear with a small network" if name == coders.FITTED else f"SHVC for {'photographs' if name == coders.PHOTO else 'small images'}"
+        print(f"{name}: {kind}, 8-bit {'grey, ' * (name == coders.FITTED)}RGB and RGBA, without loss")
     print("auto: the smallest file of those without loss that suit the image")
     for name, about in lossy.ABOUT.items():
         print(f"{name}: {about}; --quality 1 ... {lossy.qualities(name)}")
@@ -203,8 +180,9 @@ def parser():
     sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 or 16 bits, or a folder of RGB images of one size")
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}, of a folder .shva")
     sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss)")
-    sub.add_argument("--quality", type=int, metavar="N", help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
-    sub.add_argument("--tile", type=int, metavar="N", help=f"side of tiles, a multiple of 16, or 0 (default: {codec.SIDE} for networks, 0 for linear)")
+    sub.add_argument("--quality", type=int, metavar="N",
+                     help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
+    sub.add_argument("--tile", type=int, metavar="N", help="side of tiles, a multiple of 16, or 0 (default: 256 for SHVCs, 1024 for linear-net, 0 for linear)")
     sub.add_argument("--chain", type=int, default=0, metavar="N", help="of a folder: chain images in groups of N; smaller, but reading one reads its group")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of a folder processes (default: one for each core); the file does not depend on it")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
@@ -242,7 +220,12 @@ def parser():
 def main(argv=None):
     """Run the command line; returns the exit status."""
     args = parser().parse_args(argv)
+    if getattr(sys.stdout, "errors", None) == "strict":  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        cli_files.check(args)
+        if parallel.rank()[0] and args.action not in (_encode, _decode, _train):
+            return 0  # torchrun: the first process is enough
         return args.action(args) or 0
     except ShvcError as error:
         print(f"shvc: {error}", file=sys.stderr)

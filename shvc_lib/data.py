@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .errors import CorruptFile, InvalidInput, MissingData
+from .errors import CorruptFile, InvalidInput, MissingData, ShvcError, UnsupportedImage
 from .images import SUFFIXES, read_image, write_image  # noqa: F401  (part of this module's public names)
 
 _EMBEDDED = {  # name: (file inside skimage/data, sha256 of the file)
@@ -104,6 +104,7 @@ LAYOUTS = {
     ("bsds500", "val"): ("bsds500/val/*.jpg", "bsds500/BSR/BSDS500/data/images/val/*.jpg",
                          "BSR/BSDS500/data/images/val/*.jpg"),
 }
+_NAMED = 8  # of files that are left out, how many are named
 _RECORD = 1 + 3 * 32 * 32  # one image of CIFAR-10's binary version: a label, then red, green and blue planes
 
 
@@ -215,14 +216,44 @@ def bsds500(split="train", count=None):
 
 
 def folder(path):
-    """Every image file in a folder, sorted by name: a list of (file name, uint8 image)."""
+    """Every image file in a folder, sorted by name: a list of (file name, uint8 or uint16 image). Raises MissingData, and what `read_image` raises."""
+    return [(file.name, read_image(file)) for file in _image_files(path)]
+
+
+def pictures(name, why_not=lambda image: ""):
+    """Images to measure codecs on: (pairs (name, image), note). `name`: photographs (the embedded ones), kodak, or a folder of image files, of which
+    those that cannot be read, or about which why_not(image) says something, are left out: note is a line that says which and why, or "".
+
+    Raises MissingData (no such folder, no image files) and UnsupportedImage (none of them is left)."""
+    if name == "photographs":
+        return [(one, photograph(one)) for one in PHOTOGRAPHS], ""
+    if name == "kodak":
+        return [(f"kodim{i:02d}", image) for i, image in enumerate(kodak(), 1)], ""
+    found, out, files = [], [], _image_files(name)
+    for file in files:
+        try:
+            image = read_image(file)
+            why = why_not(image)
+        except ShvcError as error:
+            why = str(error).removeprefix(f"{file}: ")
+        if why:
+            out.append(f"{file.name} ({why})")
+        else:
+            found.append((file.name, image))
+    said = ", ".join(out[:_NAMED]) + f" and {len(out) - _NAMED} more" * (len(out) > _NAMED)
+    if not found:
+        raise UnsupportedImage(f"{name}: none of its {len(files)} image files can be measured: {said}")
+    return found, f"left out {len(out)} of {len(files)} image files: {said}\n" if out else ""
+
+
+def _image_files(path):
     path = Path(path)
     if not path.is_dir():
         raise MissingData(f"{path}: no such folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise MissingData(f"{path}: no image files here")
-    return [(file.name, read_image(file)) for file in files]
+    return files
 
 
 def table():

@@ -10,7 +10,10 @@ One image type everywhere: a uint8 or uint16 array (H, W) for grey, (H, W, 3) fo
 
 import io
 import os
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,6 +32,9 @@ _WRITABLE = {  # suffix: (Pillow's name, the options that make it lossless, chan
     ".ppm": ("PPM", {}, (3,)),
     ".pgm": ("PPM", {}, (1,)),
 }
+_ORIENTATION = 274  # the tag
+_TURNED_BACK = dict(zip(range(2, 9), (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+                                      Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270)))
 
 
 def read_image(path):
@@ -38,21 +44,28 @@ def read_image(path):
     `shvc_lib[anchors]`), TIFF and PPM/PGM. Grey, RGB and RGBA come back as stored. Three more kinds are converted
     because the conversion is exact: a palette becomes RGB (RGBA if it has transparency), grey with alpha becomes RGBA,
     and black-and-white becomes grey with levels 0 and 255.
-    Only pixels are read: colour profiles, gamma and the EXIF orientation are ignored.
+    Only pixels are read: colour profiles, gamma and the EXIF orientation are ignored (`not_kept` tells of them).
 
     Raises `MissingData` (no such file), `CorruptFile` (damaged, or no image at all) and `UnsupportedImage` (floating
     point, 32-bit samples, CMYK, animations, and every other kind, by name).
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingData(f"{path}: " + ("this is a folder, not an image" if path.is_dir() else "no such file"))
+        raise MissingData(f"{path}: " + ("this is a folder, not an image" if path.is_dir() else "no ordinary file" if path.exists() else "no such file"))
     try:
-        deep = images16.read(path, path.read_bytes(), 2 * Image.MAX_IMAGE_PIXELS)
+        data = path.read_bytes()
+        if not data:
+            raise CorruptFile(f"{path}: this file is empty")
+        deep = images16.read(path, data, 2 * Image.MAX_IMAGE_PIXELS)
         if deep is not None:
             return deep
-        with Image.open(path) as image:
+        with _opened(path) as image:
             _refuse_inexact(path, image)
             mode, transparent = image.mode, "transparency" in image.info
+            turned = image.getexif().get(_ORIENTATION) if image.format == "TIFF" else None
+            if turned in _TURNED_BACK:  # of TIFF files alone Pillow heeds it, as soon as it decodes them
+                image.load()
+                image = image.transpose(_TURNED_BACK[turned])
             if mode == "P":
                 image = image.convert("RGBA" if transparent else "RGB")
             elif mode == "LA" or (mode == "RGB" and transparent):
@@ -68,6 +81,30 @@ def read_image(path):
         raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
         raise CorruptFile(f"{path}: damaged image file ({error})") from None
+
+
+@contextmanager
+def _opened(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of twice as many pixels it makes an error
+        with Image.open(path) as image:
+            yield image
+
+
+def not_kept(path):
+    """What an image file says beside its pixels on how to show them, a few words each: a list, empty where nothing is lost. (A profile of sRGB is
+    what everybody assumes.)"""
+    found = []
+    try:
+        with _opened(path) as image:
+            if (turned := image.getexif().get(_ORIENTATION)) in _TURNED_BACK:
+                found.append(f"the EXIF orientation {turned} (viewers show it turned)")
+            profile = image.info.get("icc_profile")
+            if profile and b"sRGB" not in profile.replace(b"\0", b""):
+                found.append("its colour profile")
+    except Exception:  # damaged EXIF data raise anything; what this cannot read, it cannot tell of
+        pass
+    return found
 
 
 def _refuse_inexact(path, image):
@@ -100,13 +137,10 @@ def write_image(path, image, force=False):
     suffix that is lossy or unknown or cannot hold these samples or channels, and for an existing file unless `force`;
     `UnsupportedImage` for any other array, and for a 16-bit PNG without imagecodecs.
     """
-    path = Path(path)
+    path, suffix = Path(path), check_suffix(path)
     image = check_image(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
-    suffix = path.suffix.lower() or ".png"
-    if suffix not in _WRITABLE:
-        raise InvalidInput(f"{path}: {suffix} is not a lossless format written here; use one of {' '.join(_WRITABLE)}")
     name, options, channels = _WRITABLE[suffix]
     if image.dtype == np.uint16 and suffix not in images16.SUFFIXES:
         raise InvalidInput(f"{path}: {suffix} cannot hold 16 bits per sample; use one of {' '.join(images16.SUFFIXES)}")
@@ -122,6 +156,14 @@ def write_image(path, image, force=False):
     return write_bytes(path, buffer.getvalue(), force)
 
 
+def check_suffix(path):
+    """The suffix, in small letters, of a path that an image can be written to without loss. Raises InvalidInput."""
+    suffix = Path(path).suffix.lower() or ".png"
+    if suffix not in _WRITABLE:
+        raise InvalidInput(f"{path}: {suffix} is not a lossless format written here; use one of {' '.join(_WRITABLE)}")
+    return suffix
+
+
 def check_image(image, depths=(8, 16)):
     """The array itself if it is a uint8 or uint16 image (H, W) or (H, W, 1 | 3 | 4) with at least one pixel, else
     `UnsupportedImage` saying what it is instead. depths=(8,): uint8 only."""
@@ -134,18 +176,29 @@ def check_image(image, depths=(8, 16)):
     return image
 
 
-def write_bytes(path, data, force=False):
-    """Write bytes so that the file appears whole or not at all; returns the path.
-
-    The bytes go to a temporary neighbour first, which then takes the name in one step. Raises `InvalidInput` if the
-    file exists and `force` is not given, or if the folder cannot be written.
-    """
+def check_target(path, force=False):
+    """The Path, if a file may be written there. Raises InvalidInput for a folder, a path in no folder, a file or link that exists (unless `force`), and
+    whatever is no ordinary file (a device, say), which is never replaced."""
     path = Path(path)
     if path.is_dir():
         raise InvalidInput(f"{path}: this is a folder; name a file")
-    if path.exists() and not force:
+    if path.exists() and not path.is_file():
+        raise InvalidInput(f"{path}: this is no ordinary file, and is not replaced by one")
+    if os.path.lexists(path) and not force:
         raise InvalidInput(f"{path}: this file exists; say force=True (on the command line --force) to replace it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if not path.absolute().parent.is_dir():
+        raise InvalidInput(f"{path}: cannot be written, for its folder does not exist")
+    return path
+
+
+def write_bytes(path, data, force=False):
+    """Write bytes so that the file appears whole or not at all; returns the path.
+
+    The bytes go to a temporary neighbour first, which then takes the name in one step. Raises `InvalidInput` for what
+    `check_target` refuses, and if the folder cannot be written.
+    """
+    path = check_target(path, force)
+    temporary = path.with_name(f".shvc-{os.getpid()}-{crc32(os.fsencode(path.name)):08x}.part")  # however long the name is
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -5,13 +5,14 @@ import io
 import struct
 import tracemalloc
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pytest
 
-from shvc_lib import album, album_file, bench_arib, data, zoo
+from shvc_lib import album, album_file, album_streams, bench_arib, data, zoo
 from shvc_lib.bench_arib import edge_images
 from shvc_lib.coding import BitStack
 from shvc_lib.errors import CorruptFile, InvalidInput, MissingData, ShvcError, TruncatedFile, UnknownModel, UnsupportedImage
@@ -546,3 +547,14 @@ def test_info(images, encoded, chained, tmp_path):
     facts = album.info(chained)
     assert facts["models"] == PAIR and facts["chain"] == 5 and facts["streams"] == 3 and facts["named"] and facts["images"] == 13
     assert facts["revisions"] == tuple(int(zoo.card(name)["sha256"][:4], 16) for name in PAIR)
+
+
+def test_a_worker_that_dies_is_one_error(monkeypatch):
+    """For example when memory ends; a traceback of the pool's would not say so."""
+    class Pool(album_streams.ProcessPoolExecutor):
+        def map(self, *_):
+            raise BrokenProcessPool("terminated abruptly")
+
+    monkeypatch.setattr(album_streams, "ProcessPoolExecutor", Pool)
+    with pytest.raises(ShvcError, match="memory"):
+        album.encode(np.repeat(golden_images()[:1], 4, 0), ARIB, workers=2)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import shvc_lib
@@ -41,6 +42,37 @@ def test_bad_arguments_are_one_line(tmp_path, capsys):
         assert bench.main(["images", *arguments]) == 1
         assert capsys.readouterr().err.count("\n") == 1
     assert (tmp_path / "precious.json").read_text() == "{}"
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder with one picture that everything takes, and one of every kind that something does not."""
+    folder, picture = tmp_path / "mixed", data.photograph("chelsea")[100:132, 100:148]
+    folder.mkdir()
+    for name, image in {"a.png": picture[..., 0], "b.png": picture, "c.tif": picture.astype(np.uint16) * 200}.items():
+        write_image(folder / name, image)
+    (folder / "d.png").write_bytes(b"no image")
+    (folder / "e.png").mkdir()
+    return folder
+
+
+def test_what_cannot_be_measured_is_left_out_in_one_line(mixed, capsys):
+    assert bench.main(["images", "--images", str(mixed)]) == 0
+    streams = capsys.readouterr()
+    assert "a.png" in streams.out and "b.png" in streams.out and "mean of 2" in streams.out and "c.tif" not in streams.out
+    assert streams.err == "left out 2 of 4 image files: c.tif (16 bits per sample), d.png (not an image, or damaged at its start)\n"
+    for name in "ab":
+        (mixed / f"{name}.png").unlink()
+    assert bench.main(["images", "--images", str(mixed)]) == 1
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.count("\n") == 1 and "none of its 2 image files" in streams.err and "c.tif (16 bits" in streams.err
+
+
+def test_results_that_could_not_be_written_are_not_measured(tmp_path, capsys):
+    for command in (["images"], ["photographs", "--images", "photographs"], ["arib"], ["subpixel"]):
+        assert bench.main([*command, "--json", str(tmp_path / "no" / "out.json")]) == 1
+        streams = capsys.readouterr()
+        assert streams.out == "" and streams.err.count("\n") == 1 and "no/out.json" in streams.err
 
 
 def test_published_kodak_result_measured_again():

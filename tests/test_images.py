@@ -1,13 +1,15 @@
 """Reading and writing image files: exact, or refused by name."""
 
 import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from shvc_lib.errors import CorruptFile, InvalidInput, MissingData, UnsupportedImage
-from shvc_lib.images import check_image, read_image, write_bytes, write_image
+from shvc_lib.images import check_image, not_kept, read_image, write_bytes, write_image
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (13, 9), dtype=np.uint8)
@@ -141,3 +143,60 @@ def test_damaged_and_missing_files(tmp_path):
         read_image(tmp_path / "nowhere.png")
     with pytest.raises(MissingData, match="folder"):
         read_image(tmp_path)
+
+
+def test_a_link_to_nowhere_is_something_that_exists(tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(InvalidInput, match="exists"):
+        write_image(link, RGB)
+    assert link.is_symlink() and not link.exists()
+
+
+def test_what_is_no_ordinary_file_is_never_replaced(tmp_path):
+    """Else --force and /dev/null would leave a machine without one."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInput, match="ordinary"):
+        write_bytes(tmp_path / "pipe", b"new", force=True)
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(MissingData, match="ordinary"):
+        read_image(tmp_path / "pipe")
+
+
+def test_names_as_long_as_they_may_be(tmp_path):
+    path = tmp_path / ("n" * 251 + ".png")
+    assert np.array_equal(read_image(write_image(path, RGB)), RGB) and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(CorruptFile, match="a.png: .*empty"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("depth", [8, 16])
+def test_pixels_are_read_as_they_are_stored_whatever_the_orientation(tmp_path, depth, orientation):
+    path, image = tmp_path / "a.tif", RGB if depth == 8 else RGB.astype(np.uint16) * 200
+    tifffile.imwrite(path, image, photometric="rgb", metadata=None, extratags=[(274, 3, 1, orientation, True)])
+    assert np.array_equal(read_image(path), image)
+    assert any("orientation" in what for what in not_kept(path)) == (orientation > 1)
+
+
+def test_what_is_not_kept_is_told(tmp_path):
+    wide, narrow = (ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes() for kind in ("LAB", "sRGB"))
+    for name, options, said in (("a.png", {}, []), ("b.png", {"icc_profile": narrow}, []), ("c.png", {"icc_profile": wide}, ["its colour profile"])):
+        Image.fromarray(RGB).save(tmp_path / name, **options)
+        assert not_kept(tmp_path / name) == said
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(RGB).save(tmp_path / "d.jpg", exif=turned)
+    assert not_kept(tmp_path / "d.jpg") == ["the EXIF orientation 6 (viewers show it turned)"]
+    assert not_kept(tmp_path / "nothing.png") == []
+
+
+def test_large_images_are_read_without_a_warning(tmp_path, monkeypatch, recwarn):
+    """Above Pillow's limit it warns of bombs, above twice that all readers here refuse."""
+    path = write_image(tmp_path / "a.png", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size - 1)
+    assert np.array_equal(read_image(path), GREY) and not_kept(path) == [] and not recwarn.list

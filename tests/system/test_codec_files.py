@@ -168,3 +168,87 @@ def test_every_error_of_ours_is_one_family():
     from shvc_lib import errors
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     assert len(classes) > 5 and all(issubclass(c, ShvcError) for c in classes)
+
+
+def test_odd_names_are_refused_before_any_work(photo, capsys, tmp_path, monkeypatch):
+    path, _ = photo
+    file = tmp_path / "a.shvc"
+    cli.main(["encode", str(path), str(file), "--model", "linear"])
+    capsys.readouterr()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "other.png")
+    (tmp_path / "link.shvc").symlink_to("nowhere")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.exists()}
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(cli.codec, name, None)  # nothing is coded
+    assert "image" in refused(capsys, "encode", path, tmp_path / "other.png", "--force")  # as by `shvc encode *.png --force`
+    assert "no such folder" in refused(capsys, "encode", path, f"{tmp_path}/new/")
+    assert "folder" in refused(capsys, "encode", path, tmp_path / "no" / "b.shvc")
+    assert "exists" in refused(capsys, "encode", path, tmp_path / "link.shvc")
+    assert "lossless format" in refused(capsys, "decode", file, tmp_path / "b.jpg")
+    for arguments in (["encode", "-"], ["encode", path, "-"], ["decode", file, "-"], ["info", "-"], ["bench", "--images", "-"]):
+        assert "standard input" in refused(capsys, *arguments)
+    for arguments in (["encode", ""], ["encode", path, ""], ["decode", file, ""], ["info", ""], ["bench", "--images", ""]):
+        assert "empty" in refused(capsys, *arguments)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.exists()} == before
+
+
+def test_arguments_that_nothing_would_heed_are_refused(photo, capsys, tmp_path):
+    path, image = photo
+    file = tmp_path / "a.shvc"
+    file.write_bytes(shvc_lib.encode(image, "linear"))
+    assert "--workers" in refused(capsys, "encode", path, tmp_path / "b.shvc", "--model", "linear", "--workers", "0")
+    assert "--workers" in refused(capsys, "decode", file, tmp_path / "b.png", "--workers", "0")
+    assert "--tile" in refused(capsys, "encode", path, tmp_path / "b.shvc", "--model", "pln", "--tile", "16")
+    assert not (tmp_path / "b.shvc").exists() and not (tmp_path / "b.png").exists()
+
+
+def test_errors_name_the_file(photo, capsys, tmp_path):
+    path, image = photo
+    (tmp_path / "empty.shvc").touch()
+    (tmp_path / "cut.shvc").write_bytes(shvc_lib.encode(image, "linear")[:-9])
+    (tmp_path / "cut.shva").write_bytes(b"SHVA\x02")
+    (tmp_path / "picture.shvc").write_bytes(path.read_bytes())
+    for name, word in (("empty.shvc", "empty"), ("cut.shvc", "ends"), ("cut.shva", "ends"), ("picture.shvc", "no .shvc file")):
+        for arguments in (["info"], ["decode"]):
+            said = refused(capsys, *arguments, tmp_path / name, *([tmp_path / "out"] if arguments == ["decode"] else []))
+            assert said.startswith(f"shvc: {tmp_path / name}: ") and word in said
+    for data_ in (shvc_lib.encode(image, "linear"), shvc_lib.encode(image[:32, :32])):
+        (tmp_path / "b.shvc").write_bytes(data_)
+        assert "shvc decode" in refused(capsys, "encode", tmp_path / "b.shvc", tmp_path / "c.shvc")
+
+
+def test_what_a_file_loses_beside_its_pixels_is_said(photo, capsys, tmp_path):
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(photo[1]).save(tmp_path / "turned.png", exif=turned)
+    assert cli.main(["encode", str(tmp_path / "turned.png"), "--model", "linear"]) == 0
+    assert capsys.readouterr().err == "note: turned.png: only pixels are kept, not the EXIF orientation 6 (viewers show it turned)\n"
+
+
+def test_names_that_the_terminal_cannot_show(photo, tmp_path):
+    """A name that is no UTF-8, a terminal that knows ASCII only: the line is printed all the same."""
+    for name in (b"\xff.png", "é.png".encode()):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        with open(path, "wb") as file:
+            file.write(photo[0].read_bytes())
+        command = [sys.executable, "-m", "shvc_lib.cli", "encode", path, "--model", "linear"]
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
+        assert done.returncode == 0 and done.stdout.count(b"\n") == 1 and not done.stderr, done.stderr
+
+
+def test_the_second_process_of_torchrun_meets_what_the_first_has_written(photo, capsys, tmp_path, monkeypatch):
+    """One that comes late finds the file; it is no error. What is not shared, an album for example, is the first's alone."""
+    path, image = photo
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image[:16, :16]).save(tmp_path / "in" / "a.png")
+    file, folder = tmp_path / "photo.shvc", tmp_path / "in.shva"
+    for arguments in (["encode", path, "--model", "linear"], ["decode", file, tmp_path / "back.png"],
+                      ["encode", tmp_path / "in", "--model", "shvc-short-arib", "--workers", "1"], ["decode", folder, tmp_path / "out", "--workers", "1"],
+                      ["info", file], ["info", folder], ["models"]):
+        for number in "01":
+            with monkeypatch.context() as patch:
+                patch.setenv("RANK", number)
+                patch.setenv("WORLD_SIZE", "2")
+                assert cli.main([str(a) for a in arguments]) == 0, arguments
+            streams = capsys.readouterr()
+            assert bool(streams.out) == (number == "0") and not streams.err, arguments
