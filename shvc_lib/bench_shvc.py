@@ -6,8 +6,10 @@ images through the networks in batches of 100, and the test images through the c
 Everything is decoded and compared. Chapter 7 shows the results, data/results/shvc_cifar10.json and kodak_shvc.json.
 """
 
+import importlib.util
 import json
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from .coding import BitStack
 from .coding.bits_back import push_chain
 from .coding.lanes import Lanes
 from .coding.rans import PRECISION
-from .errors import InvalidInput
+from .errors import InvalidInput, MissingData
 from .images import write_bytes
 from .models import shvc_codec
 
@@ -32,7 +34,9 @@ TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "s
 SMALL, LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9"), ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"
 KEYS = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode")
 INITIAL_BITS, BATCH, CHAIN, THREADS, DRAWS = 1 << 14, 100, 50, 2, 2
-PROVEN = 2  # photographs for which "auto" is called; for the others the smaller of two files is put down
+WEBP = 16383  # pixels a side
+FITTED = coders.FITTED
+PROVEN = 2  # photographs for which "auto" is called; for the others the smallest of the files that it tries is put down
 
 
 @contextmanager
@@ -209,18 +213,18 @@ def jpeg_xl(image):
                 lambda file: imagecodecs.jpegxl_decode(file, numthreads=THREADS))
 
 
-def ours(image):
-    """A row of `photographs` by `PHOTO`, in a whole .shvc file; with the ideal bits of what was coded, and the number of tiles."""
+def ours(image, name=PHOTO):
+    """A row of `photographs` by a network, in a whole .shvc file; with the ideal bits of what was coded, and the number of tiles."""
     found = {}
 
     def encode():
         with ideal_bits() as ideal:
-            file = codec.encode(image, PHOTO, workers=THREADS)
-        bits = kept_draw(file, coders.get(PHOTO), image) if codec.info(file)["version"] == 0 else sum(ideal)
+            file = codec.encode(image, name, workers=THREADS)
+        bits = kept_draw(file, coders.get(name), image) if codec.info(file)["version"] == 0 else sum(ideal)
         found.update(ideal_bits=round(bits, 1), tiles=codec.info(file)["tiles"])
         return file
 
-    return _row(PHOTO, image, encode, lambda file: codec.decode(file, workers=THREADS)) | found
+    return _row(name, image, encode, lambda file: codec.decode(file, workers=THREADS)) | found
 
 
 def others(image):
@@ -239,20 +243,33 @@ def _row(name, image, encode, decode):
             "seconds_decode": round(ended - middle, 3)}
 
 
+def _unfit(image):
+    """Why one of the codecs does not take an image, or ""."""
+    if max(image.shape) > WEBP:
+        return f"a side of more than {WEBP} pixels, which WebP does not take"
+    return "16 bits per sample" if image.dtype != np.uint8 else "grey" if image.ndim == 2 else ""
+
+
 def photographs(args, circumstances):
-    """Whole photographs: print every file's size and seconds; keep them in `args.json`."""
+    """Whole photographs: print every file's size and seconds; keep them in `args.json`. Images of a folder that not all codecs take are left out, in a line
+    on standard error."""
     if args.json and Path(args.json).exists():
         raise InvalidInput(f"{args.json}: this file exists; name another")
-    torch.set_num_threads(1)
-    pictures = [(f"kodim{i:02d}", image) for i, image in enumerate(data.kodak(), 1)] if args.images == "kodak" else data.folder(args.images)
-    codec.decode(codec.encode(pictures[0][1][:64, :64], PHOTO))  # the first file of a process also waits for the network
-    timed, rows = [(ours(image), jpeg_xl(image)) for _, image in pictures], []
+    if not importlib.util.find_spec("imagecodecs"):
+        raise MissingData("the codecs to compare with are not installed: pip install 'shvc_lib[anchors]'")
+    torch.set_num_threads(THREADS)
+    pictures, note = data.pictures(args.images, _unfit)
+    sys.stderr.write(note)
+    for name in (PHOTO, FITTED):  # the first file of a process also waits for the network
+        codec.decode(codec.encode(pictures[0][1][:64, :64], name))
+    timed, rows = [(ours(image), ours(image, FITTED), jpeg_xl(image)) for _, image in pictures], []
     with ThreadPoolExecutor(THREADS) as pool:
         rest = list(pool.map(others, [image for _, image in pictures]))
     for number, ((name, image), found) in enumerate(zip(pictures, [[*a, *b] for a, b in zip(timed, rest)])):
-        best = min((row for row in found if row["codec"] in (PHOTO, LINEAR)), key=lambda row: row["bytes"])
+        tried = [coder.name for coder in codec.candidates(image)]
+        best = min((row for row in found if row["codec"] in tried), key=lambda row: row["bytes"])
         if number < PROVEN and len(codec.encode(image, AUTO, workers=THREADS)) != best["bytes"]:
-            raise InvalidInput(f"{name}: auto wrote another file than the smaller of two")
+            raise InvalidInput(f"{name}: auto wrote another file than the smallest of {', '.join(tried)}")
         found.append({"codec": AUTO, "bytes": best["bytes"], "bits_per_dim": best["bits_per_dim"]})
         rows += [{"image": name, "shape": list(image.shape), **row} for row in found]
         print(f"{name:12} " + ", ".join(f"{row['codec']} {row['bits_per_dim']:.3f}" for row in found), flush=True)
@@ -260,16 +277,20 @@ def photographs(args, circumstances):
     for name, rate in mean["bits_per_dim"].items():
         times = "".join(f", {way} {mean[f'seconds_{way}'][name]:6.2f} s" for way in ("encode", "decode") if name in mean[f"seconds_{way}"])
         print(f"mean of {len(pictures)}: {name:18} {rate:7.4f} bits per sub-pixel{times}")
-    ratio = {way: mean[f"seconds_{way}"][PHOTO] / mean[f"seconds_{way}"][JPEG_XL] for way in ("encode", "decode")}
-    print(f"{PHOTO} takes {ratio['encode']:.2f} times as long as {JPEG_XL} to encode and {ratio['decode']:.1f} times to decode, {THREADS} threads each")
-    beyond = [(8 * row["bytes"] - row["ideal_bits"], row["ideal_bits"], row["tiles"]) for row in rows if row["codec"] == PHOTO]
-    print(f"overhead of {PHOTO}: at most {max(100 * bits / ideal for bits, ideal, _ in beyond):.4f} % of a file, "
-          f"{max(bits / n for bits, _, n in beyond):.0f} bits a tile")
-    _keep(args.json, circumstances, f"Actual bits per sub-pixel of whole files, lossless, decoded and compared; images: {args.images}; seconds of {PHOTO} "
-          f"and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; ideal_bits: -log2 of the masses that the coder used; "
-          f"{AUTO}: the smaller of our two files",
-          threads=THREADS, model={key: zoo.card(PHOTO)[key] for key in ("name", "parameters", "sha256")}, mean_bits_per_dim=mean["bits_per_dim"],
-          mean_seconds={way: mean[f"seconds_{way}"] for way in ("encode", "decode")}, ratio=ratio, rows=rows)
+    ratio, facts = {}, {}
+    for name in (PHOTO, FITTED):
+        facts[name] = {key: zoo.card(name)[key] for key in ("name", "parameters", "sha256")}
+        ratio[name] = {way: mean[f"seconds_{way}"][name] / mean[f"seconds_{way}"][JPEG_XL] for way in ("encode", "decode")}
+        print(f"{name} takes {ratio[name]['encode']:.2f} times as long as {JPEG_XL} to encode and {ratio[name]['decode']:.1f} times to decode, "
+              f"{THREADS} threads each")
+        beyond = [(8 * row["bytes"] - row["ideal_bits"], row["ideal_bits"], row["tiles"]) for row in rows if row["codec"] == name]
+        print(f"overhead of {name}: at most {max(100 * bits / ideal for bits, ideal, _ in beyond):.4f} % of a file, "
+              f"{max(bits / n for bits, _, n in beyond):.0f} bits a tile")
+    _keep(args.json, circumstances, f"Actual bits per sub-pixel of whole files, lossless, decoded and compared; images: {args.images}; seconds of {PHOTO}, "
+          f"{FITTED} and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; "
+          f"ideal_bits: -log2 of the masses that the coder used; {AUTO}: the smallest file that it tries",
+          threads=THREADS, model=facts[PHOTO], fitted={**facts[FITTED], "ratio": ratio[FITTED]}, mean_bits_per_dim=mean["bits_per_dim"],
+          mean_seconds={way: mean[f"seconds_{way}"] for way in ("encode", "decode")}, ratio=ratio[PHOTO], rows=rows)
 
 
 def _keep(path, circumstances, description, **result):

@@ -21,7 +21,7 @@ from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, UnknownModel
 from .images import check_image
 
-SIDE = 256  # of tiles, unless another is asked for
+_FEW_PIXELS = 1 << 18  # up to here, "auto" tries shvc-photo: where there are more, fits to the image have always been smaller
 MOST_DECODED = 1 << 27  # bytes of pixels that `decode` makes room for unless it is told that more are expected
 _LOSSY_STEP, _LOSSY_ROOM = 64, 8  # what lossy models round sides up to, and how much more memory they take for a pixel
 
@@ -29,10 +29,10 @@ _LOSSY_STEP, _LOSSY_ROOM = 64, 8  # what lossy models round sides up to, and how
 def encode(image, model="auto", quality=None, tile=None, workers=None, progress=False):
     """The bytes of a .shvc file holding `image`, a uint8 or uint16 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
-    model: `linear`, a network of `coders.names()` (8-bit RGB and RGBA), a lossy model, or "auto": the smallest file of those without loss that suit the image.
+    model: `linear`, a network of `coders.names()` (8 bits), a lossy model, or "auto": the smallest file of those without loss that suit the image.
     quality: for lossy models, 1 (the smallest files) to the model's most, 5 or 6. tile: side of tiles, a multiple of 16, or 0 for one tile
-    (by default 256 for networks and one for `linear`). workers: threads (by default one for each core); the bytes do not depend on it. progress: show a
-    bar. Raises UnsupportedImage (another dtype or shape, by name), InvalidInput and UnknownModel.
+    (by default 256 for SHVCs, 1024 for `linear-net` and one tile for `linear`). workers: threads (by default one for each core); the bytes do not depend on
+    it. progress: show a bar. Raises UnsupportedImage (another dtype or shape, by name), InvalidInput and UnknownModel.
     """
     image = np.ascontiguousarray(check_image(image))
     if image.size > container.MAX_PIXELS:
@@ -40,11 +40,13 @@ def encode(image, model="auto", quality=None, tile=None, workers=None, progress=
     if tile is not None and (integer("tile", tile, 0) % container_tiles.STEP or tile > 1 << 16):
         raise InvalidInput(f"tile must be 0 or a multiple of {container_tiles.STEP} up to {1 << 16}, got {tile}")
     if model in lossy.ABOUT:
+        if tile is not None:
+            raise InvalidInput(f"{model} codes an image in one piece: it knows no tile")
         return _encode_with_loss(image, model, quality)
     if quality is not None:
         raise InvalidInput(f"{model} is lossless: it has no quality to choose")
     if model == "auto":
-        return min((_encode(image, coder, tile, workers, progress) for coder in _candidates(image)), key=len)
+        return min((_encode(image, coder, tile, workers, progress) for coder in candidates(image)), key=len)
     if model not in coders.names() and not model.startswith("shvc"):
         raise UnknownModel(f"no model is called {model!r}; there are: auto, {', '.join([*coders.names(), *lossy.ABOUT])}")
     coder = coders.get(model, 8 * image.dtype.itemsize)
@@ -52,13 +54,14 @@ def encode(image, model="auto", quality=None, tile=None, workers=None, progress=
     return _encode(image, coder, tile, workers, progress)
 
 
-def _candidates(image):
+def candidates(image):
     """The coders that "auto" tries on an image."""
-    depth = 8 * image.dtype.itemsize
-    names = ["linear"]
+    depth, pixels, names = 8 * image.dtype.itemsize, image.shape[0] * image.shape[1], ["linear"]
+    if depth == 8 and coders.FITTED in coders.networks():
+        names = ["linear"] * (pixels <= 1 << 14) + [coders.FITTED]  # which may choose `linear` for every part of the image, in a longer header
     if depth == 8 and image.ndim == 3 and image.shape[2] > 1:
-        small = max(image.shape[:2]) <= 64
-        names += [name for name in [coders.PHOTO] + [coders.SMALL] * small if name in coders.networks()]
+        suited = {coders.PHOTO: pixels <= _FEW_PIXELS, coders.SMALL: max(image.shape[:2]) <= 64}
+        names += [name for name in coders.networks() if suited.get(name)]
     return [coders.get(name, depth) for name in names]
 
 
@@ -68,7 +71,7 @@ def _encode(image, coder, side, workers, progress):
         return _encode_small(image, coder)
     if not coder.network and side is None and image.dtype == np.uint8:
         return _encode_whole(image, coder)
-    side = SIDE * coder.network if side is None else side
+    side = coder.side if side is None else side
     volume, depth = image.reshape(*image.shape[:2], -1), 8 * image.dtype.itemsize
 
     def one(place):

@@ -1,8 +1,8 @@
 """How the pixels of one tile become one stream, model by model.
 
-`linear` codes any tile as it is. A network codes the RGB of 8-bit tiles, filled up to what it halves them to by repeating the last row and column; an alpha
-channel is coded by `linear` and lies below it on the same stack. All of them start from an empty stack: for one image there are no initial bits, so the
-networks are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
+`linear` codes any tile as it is. `linear-net` codes the grey or RGB of 8-bit tiles, an SHVC the RGB, filled up to what it halves them to by repeating the last
+row and column; an alpha channel is coded by `linear` and lies below them on the same stack. All of them start from an empty stack: for one image there are no
+initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
 """
 
 from contextlib import contextmanager
@@ -15,13 +15,16 @@ from . import models
 from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
 
-MOST_PIXELS = 1 << 18  # of a tile that a network codes, for which it takes some 2 kB of memory each
-PHOTO, SMALL = "shvc-photo", "shvc-arib-cifar10"  # the networks for photographs and for images of 32 x 32
+MOST_PIXELS = 1 << 18  # of a tile that an SHVC codes, for which it takes some 2 kB of memory each
+PHOTO, SMALL = "shvc-photo", "shvc-arib-cifar10"  # the SHVCs for photographs and for images of 32 x 32
+FITTED = "linear-net"
+_SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
 
 
 class Coder(NamedTuple):
     """`name` as typed by a user; `revision`: 32 bits that change whenever the same tile would get other bytes; `push(stack, tile)` and
-    `pop(stack, shape)` for uint8 or uint16 arrays (h, w, c); `network`: whether it is one; `depths`, `channels`: what it codes."""
+    `pop(stack, shape)` for uint8 or uint16 arrays (h, w, c); `network`: whether it is one; `depths`, `channels`: what it codes; `side`: of tiles
+    unless another is asked for, 0 for one tile."""
 
     name: str
     revision: int
@@ -30,13 +33,15 @@ class Coder(NamedTuple):
     network: bool
     depths: tuple
     channels: tuple
+    side: int = 0
 
     def check(self, image):
         """Raises UnsupportedImage when this coder is not for such images, naming what it is for."""
         depth, channels = 8 * image.dtype.itemsize, (*image.shape, 1)[2]
         if depth not in self.depths or channels not in self.channels:
             kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
-            raise UnsupportedImage(f"{self.name} codes 8-bit RGB and RGBA images; for {depth}-bit {kind} there is the model linear")
+            known = "grey, RGB" if 1 in self.channels else "RGB"
+            raise UnsupportedImage(f"{self.name} codes 8-bit {known} and RGBA images; for {depth}-bit {kind} there is the model linear")
 
 
 def names():
@@ -46,8 +51,8 @@ def names():
 
 @lru_cache(maxsize=1)
 def networks():
-    """Names of the SHVC networks that code single images: those with a split (ArIB) or a deterministic posterior. None without torch or the repository's
-    data: `linear` needs neither."""
+    """Names of the networks that code single images: linear-net, and the SHVCs with a split (ArIB) or a deterministic posterior. None without torch or the
+    repository's data: `linear` needs neither."""
     try:
         from . import zoo
     except ImportError:
@@ -56,7 +61,7 @@ def networks():
         return []
     recipes = {name: zoo.card(name)["recipe"] for name in zoo.names()}
     return [name for name, recipe in recipes.items()
-            if recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
+            if name == FITTED or recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
 
 
 def get(name, depth=8):
@@ -75,31 +80,35 @@ def get(name, depth=8):
 @lru_cache(maxsize=4)
 def _network(name):
     from . import zoo
-    from .models import shvc_codec
+    from .models import linear_net, shvc_codec
 
-    twin, linear = zoo.load(name), models.MODELS["linear"]
+    twin, linear, fitted = zoo.load(name), models.MODELS["linear"], name == FITTED
 
     def rounded(shape):
-        height, width = (-(-side // twin.unit) * twin.unit for side in shape[:2])
-        if height * width > MOST_PIXELS:
+        height, width = shape[:2] if fitted else (-(-side // twin.unit) * twin.unit for side in shape[:2])
+        if height * width > MOST_PIXELS and not fitted:
             raise InvalidInput(f"a tile of {shape[0]} x {shape[1]} pixels is more than networks code at once: choose tiles of at most 512 pixels a side")
-        return height, width
+        return height, width, min(shape[2], 3)
+
+    def codec(shape):
+        return (linear_net if fitted else shvc_codec).codec(twin, rounded(shape))
 
     def push(stack, tile):
-        height, width = rounded(tile.shape)
+        height, width, channels = rounded(tile.shape)
         if tile.shape[2] == 4:
             linear.codec((*tile.shape[:2], 1)).push(stack, np.ascontiguousarray(tile[..., 3:]))
-        padded = np.pad(tile[..., :3], ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)), mode="edge")
-        shvc_codec.codec(twin, padded.shape).push(stack, padded)
+        padded = np.pad(tile[..., :channels], ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)), mode="edge")
+        codec(tile.shape).push(stack, padded)
 
     def pop(stack, shape):
         tile = np.empty(shape, dtype=np.uint8)
-        tile[..., :3] = shvc_codec.codec(twin, (*rounded(shape), 3)).pop(stack)[:shape[0], :shape[1]]
+        tile[..., :3] = codec(shape).pop(stack)[:shape[0], :shape[1]]
         if shape[2] == 4:
             tile[..., 3:] = linear.codec((*shape[:2], 1)).pop(stack)
         return tile
 
-    return Coder(name, int.from_bytes(bytes.fromhex(zoo.card(name)["sha256"][:8]), "little"), push, pop, True, (8,), (3, 4))
+    revision = int.from_bytes(bytes.fromhex(zoo.card(name)["sha256"][:8]), "little")
+    return Coder(name, revision, push, pop, True, (8,), (1, 3, 4) if fitted else (3, 4), _FITTED_SIDE if fitted else _SIDE)
 
 
 def stream(coder, tile, start=None):

@@ -14,6 +14,7 @@ Files in the run's folder: checkpoint/tensors.safetensors (weights, their runnin
 """
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -44,11 +45,14 @@ def _images(recipe):
         return torch.from_numpy(np.concatenate([_three_scales(image) for split in ("train", "val") for image in data.bsds500(split)]))
     if recipe.data == "bsds500-shrunk":
         return torch.from_numpy(np.concatenate([_shrunk(image) for split in ("train", "val") for image in data.bsds500(split)]))
+    if recipe.data == "bsds500-each":
+        numbered = enumerate(data.bsds500("train") + data.bsds500("val"))
+        return torch.from_numpy(np.stack([_shrunk(image)[number % 4] for number, image in numbered]))
     if recipe.data in _NOISE:
         numbered = enumerate(data.bsds500("train") + data.bsds500("val"))
         return torch.from_numpy(np.concatenate([_soft(image, recipe.seed, number, _NOISE[recipe.data]) for number, image in numbered]))
-    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, bsds500-grainy, bsds500-scales, bsds500-shrunk, bsds500-soft, cifar10, "
-                       "photographs")
+    raise InvalidInput(f"no training set is called {recipe.data!r}; there are: bsds500, bsds500-each, bsds500-grainy, bsds500-scales, bsds500-shrunk, "
+                       "bsds500-soft, cifar10, photographs")
 
 
 def _halved_landscape(image):
@@ -93,12 +97,12 @@ def _soft(image, seed, number, most):
 
 
 def batch_at(recipe, images, step):
-    """The whole batch of one step, a function of (seed, step) alone: uint8 (batch, 3, side, side), cropped and mirrored at random."""
+    """The whole batch of one step, a function of (seed, step) alone: uint8 (batch, 3, height, width), cropped and mirrored at random."""
     rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
     chosen = images[torch.from_numpy(rng.integers(0, len(images), recipe.batch)).to(images.device)].permute(0, 3, 1, 2)
-    side = recipe.crop or chosen.shape[-1]
-    top, left = (int(rng.integers(0, size - side + 1)) for size in chosen.shape[-2:])
-    chosen = chosen[..., top:top + side, left:left + side]
+    height, width = (recipe.crop or size for size in chosen.shape[-2:])
+    top, left = (int(rng.integers(0, size - side + 1)) for size, side in zip(chosen.shape[-2:], (height, width)))
+    chosen = chosen[..., top:top + height, left:left + width]
     mirror = torch.from_numpy(rng.random(recipe.batch) < 0.5).to(images.device)
     return torch.where(mirror[:, None, None, None], chosen.flip(-1), chosen)
 
@@ -203,12 +207,25 @@ class Run:
         path = Path(folder) / "checkpoint" / "tensors.safetensors"
         if not path.exists():
             raise InvalidInput(f"{self.recipe.name} begins with the weights of {self.recipe.start}, and {path} is not there: train that first")
+        self._check_start(json.loads(path.with_name("state.json").read_text())["recipe"], path)
         own, given = self.model.state_dict(), load_file(path, device=str(self.device))
         shared = {name: given[f"average.{name}"] for name in own if f"average.{name}" in given}
         if not shared or any(own[name].ndim != value.ndim or any(a < b for a, b in zip(own[name].shape, value.shape)) for name, value in shared.items()):
             raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}")
         self.model.load_state_dict(own | {name: _widened(value, own[name]) for name, value in shared.items()})
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _check_start(self, given, path):
+        """Refuse weights that would fit and mean something else here: those of a run whose recipe `given`, a dict, differs in one of `_MEANING`."""
+        defaults = {name: one.default for name, one in inspect.signature(type(self.model)).parameters.items()}
+        for name in ("model", *(name for name in _MEANING if name in defaults)):
+            theirs, ours = ((own["model"] if name == "model" else own["arguments"].get(name, defaults[name]))
+                            for own in (given, json.loads(json.dumps(self.recipe.as_dict()))))
+            if theirs != ours:
+                raise InvalidInput(f"{path} belongs to another architecture than {self.recipe.name}: {name} is {theirs} there and {ours} here")
+
+
+_MEANING = ("levels", "latents", "k", "order", "components", "learned_scale", "downsample")  # arguments that decide what a weight is for
 
 
 def _widened(given, own):

@@ -25,7 +25,7 @@ from shvc_lib.models import linear_wide
 
 torch.set_num_threads(1)
 SEED, ROOM, SECONDS = 7, 1 << 30, 20.0  # bytes and processor seconds that one file may take beyond what the process has taken already
-ARIB, PLAIN, BEST = "shvc-short-arib", "shvc-short", "shvc-short-deterministic"
+ARIB, PLAIN, BEST, FITTED = "shvc-short-arib", "shvc-short", "shvc-short-deterministic", "linear-net"
 ALBUM_NETWORKS = (ARIB, PLAIN)
 
 
@@ -80,6 +80,7 @@ def samples():
         "tiles, 16 bits": (encode(deep, model="linear"), deep), "tiles, 10 bits": (encode(ten, model="linear", tile=16), ten),
         "tiles, network": (encode(photograph(17, 16), model=ARIB, tile=16), photograph(17, 16)),
         "tiles, best guess": (encode(photograph(16, 24, 4), model=BEST, tile=16), photograph(16, 24, 4)),
+        "tiles, fitted": (encode(photograph(17, 12), model=FITTED), photograph(17, 12)),
         "tiles, stored": (encode(noise, model="linear", tile=16), noise),
         "small": (encode(photograph(13, 16), model=ARIB), photograph(13, 16)),
         "small, RGBA": (encode(photograph(10, 12, 4), model=ARIB), photograph(10, 12, 4)),
@@ -144,7 +145,7 @@ def moved(rng, content, _):
 DAMAGE = (flipped, cut, lengthened, shortened, overwritten, spliced, grafted, moved)
 NUMBERS = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 64, 127, 128, 255, 256, 257, 1000, 4095, 4096, 4097, 1 << 14, 65535, 65536, 1 << 20, (1 << 24) - 1,
            1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 34]
-NAMES = ["linear", ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
+NAMES = ["linear", FITTED, ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
 
 
 def number(rng, own):
@@ -394,6 +395,8 @@ CLAIMS = {
     "16 bits, RGB": lambda: tiled("linear", (9459, 9459, 3), 16, random_payload(60)),
     "one row": lambda: whole("linear", (1, 1 << 28), random_payload(60000)),
     "a tile for a network": lambda: tiled(ARIB, (9456, 9456, 3), 8, random_payload(60)),
+    "fitted": lambda: tiled(FITTED, (6688, 6688, 3), 8, random_payload(60)),
+    "fitted, a row": lambda: tiled(FITTED, (1, 1 << 27), 8, random_payload(60000)),
     "a row for a network": lambda: tiled(BEST, (1, 1 << 26, 3), 8, random_payload(60)),
     "an album, 1": lambda: first_version(albumed([ARIB], 0, 1, (1024, 1024, 3), random_payload(60))),
     "lossy, a row": lambda: whole("pln", (1, 1 << 26, 3), true_payload("pln"), True),

@@ -115,18 +115,23 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.parametrize("processor", PROCESSORS)
-def test_a_process_with_other_instructions_writes_and_reads_them(processor):
-    """torch, oneDNN, MKL and numpy told to use what an older processor has, or all there is; one thread and two."""
+def run_with_other_instructions(code, processor):
+    """Run `code` with a number of threads as its argument; it prints the capability, that number, and how many things went wrong."""
     capability, threads, environment = PROCESSORS[processor]
     fits = ["DEFAULT", "AVX2", "AVX512"]
     here = torch.backends.cpu.get_cpu_capability()
     if here not in fits or fits.index(capability) > fits.index(here):
         pytest.skip(f"this processor ({here}) does not have the instructions of {processor}")
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(models.__file__).parents[2])])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", OTHER, str(threads)], capture_output=True, text=True, timeout=300,
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(threads)], capture_output=True, text=True, timeout=300,
                           env={**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": paths, **environment})
     assert done.returncode == 0 and done.stdout.split() == [capability, str(threads), "0"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_process_with_other_instructions_writes_and_reads_them(processor):
+    """torch, oneDNN, MKL and numpy told to use what an older processor has, or all there is; one thread and two."""
+    run_with_other_instructions(OTHER, processor)
 
 
 # --- batches and kernels ----------------------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_a_wider_network_takes_on_what_the_narrow_one_has_not(images, tmp_path):
 
 def test_networks_that_do_not_fit_into_one_another_are_refused(images, tmp_path):
     begun(tmp_path, images)
-    for arguments in ({"width": 12}, {"latents": 2}, {"k": 1}, {"levels": 1}):
+    for arguments in ({"width": 12}, {"latents": 2}, {"latents": 8}, {"k": 1}, {"k": 4}, {"levels": 1}, {"levels": 3}, {"order": "channel"}):
         with pytest.raises(InvalidInput, match="another architecture than second"):
             train.Run(with_arguments(**arguments)).begin(images, tmp_path)
     vae = dataclasses.replace(recipes.get("vae-tiny"), name="second", start="first")
@@ -232,7 +232,8 @@ def test_another_end_is_another_recipe(images, tmp_path):
         train.Run(dataclasses.replace(RECIPE, end=1.0)).load(tmp_path)
 
 
-MODELS = {"SHVC": TINY, "BitsBackVAE": recipes.get("vae-tiny").arguments, "Ladder": {"width": 16, "latents": 8}, "DiscretizedVAE": {"groups": (6, 18)}}
+MODELS = {"SHVC": TINY, "BitsBackVAE": recipes.get("vae-tiny").arguments, "Ladder": {"width": 16, "latents": 8}, "DiscretizedVAE": {"groups": (6, 18)},
+          "LinearNet": {"width": 8}}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -20,12 +20,13 @@ import torch
 
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
-from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, shvc_codec, vae_codec
+from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, linear_net, shvc_codec, vae_codec
 from shvc_lib.models.shvc import SHVC
 from shvc_lib.nn import save_exact, save_partly_exact
 
 DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
         "bsds500-scales": "BSDS500, 200 training and 100 validation images, as they are, at two thirds and at half of their size",
+        "bsds500-each": "BSDS500, 200 training and 100 validation images, a piece of each, at half, 5/8 or 3/4 of its size",
         "bsds500-shrunk": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size and as they are",
         "bsds500-soft": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size, some blurred, with noise of up to 1 level",
         "bsds500-grainy": "BSDS500, 200 training and 100 validation images, at half, 5/8 and 3/4 of their size, some blurred, with noise of up to 1.25 levels"}
@@ -47,9 +48,9 @@ def main():
     run.load(args.run)
     run.model.load_state_dict(run.average)
     model = run.model.eval()
-    save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized}.get(recipe.model, _lossless)(model, train._images(recipe))
+    save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized, "LinearNet": _linear_net}.get(recipe.model, _lossless)(model, train._images(recipe))
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
-    suffix = ".safetensors.xz" if recipe.model == "SHVC" else ".safetensors"
+    suffix = ".safetensors.xz" if recipe.model in ("SHVC", "LinearNet") else ".safetensors"
     path = zoo.FOLDER / f"{recipe.name}{suffix}"
     new = zoo.FOLDER / f".{recipe.name}.new{suffix}"
     save(new)
@@ -92,6 +93,18 @@ def _lossless(model, training):
         floats, integers = (negative_elbo(network, data.cifar10("test", IMAGES), DRAWS) for network in (model, twin))
         return {"bits_per_dim": {"what": f"negative ELBO on the first {IMAGES} test images of CIFAR-10, ideal, mean of {DRAWS} draws of z",
                                  "float": floats["total"], "exact": integers["total"], "parts": {k: v for k, v in integers.items() if k[0] in "xz"}}}
+
+    return lambda path: save_exact(twin, path), measured
+
+
+def _linear_net(model, training):
+    """The same of a linear-net."""
+    twin = linear_net.exact_twin(model, training[::12].numpy())
+
+    def measured():
+        rates = [[linear_net.codec(network, image.shape).bits(image) / image.size for image in data.kodak()] for network in (linear_net.float_twin(model), twin)]
+        return {"bits_per_dim": {"what": "the 24 Kodak photographs, each as a whole, ideal, with the coefficients that are sent",
+                                 **{kind: float(np.mean(own)) for kind, own in zip(("float", "exact"), rates)}}}
 
     return lambda path: save_exact(twin, path), measured
 

@@ -83,27 +83,33 @@ class Canvas:
         self.errors = np.zeros(shape, dtype=np.uint16)
         self.errors[0, 0] = 50 * 16  # nothing predicted the corner
 
+    def around(self, planes, step, channel, offsets):
+        """Channel `channel` of `planes` (H, W, C) at the offsets from every pixel of the step: int32 (offsets, pixels)."""
+        height, width, _ = self.pixels.shape
+        plane, out = planes[..., channel], np.empty((len(offsets), step.rows.size * step.columns.size), dtype=np.int32)
+        rows = {dy: plane[_reflect(step.rows + dy * step.stride, step.stride, height)] for dy in {dy for dy, _ in offsets}}
+        columns = {dx: _reflect(step.columns + dx * step.stride, step.stride, width) for dx in {dx for _, dx in offsets}}
+        for values, (dy, dx) in zip(out, offsets):
+            values[:] = rows[dy][:, columns[dx]].reshape(-1)
+        return out
+
+    def misses(self, step, channel, offsets):
+        """The sizes of the errors at the offsets, as `around` returns them."""
+        return self.around(self.errors, step, channel, offsets)
+
     def features(self, step):
         """(features of the mean, features of the spread): int32 arrays (features, pixels of the step)."""
-        height, width, _ = self.pixels.shape
-
-        def at(planes, channel, offsets):
-            rows = [_reflect(step.rows + dy * step.stride, step.stride, height) for dy, _ in offsets]
-            columns = [_reflect(step.columns + dx * step.stride, step.stride, width) for _, dx in offsets]
-            plane = planes[..., channel]
-            return np.stack([plane[r[:, None], c].reshape(-1) for r, c in zip(rows, columns)], dtype=np.int32)
-
-        own = at(self.pixels, step.channel, step.offsets)
-        errors = at(self.errors, step.channel, step.offsets)
+        own = self.around(self.pixels, step, step.channel, step.offsets)
+        errors = self.misses(step, step.channel, step.offsets)
         mean, spread = [own], [
             errors[:_NEAREST].sum(0) // _NEAREST,
             errors[_NEAREST:].sum(0) // (len(step.offsets) - _NEAREST),
             16 * np.ptp(own[:_NEAREST], axis=0),
         ]
         for channel in step.earlier:
-            mean.append(at(self.pixels, channel, [(0, 0)] + step.offsets[:_EARLIER_NEAREST] + _SAME_PASS))
-            around = at(self.errors, channel, [(0, 0)] + _SAME_PASS)
-            spread += [around[0], around[1:].sum(0) // len(_SAME_PASS)]
+            mean.append(self.around(self.pixels, step, channel, [(0, 0)] + step.offsets[:_EARLIER_NEAREST] + _SAME_PASS))
+            errors_there = self.misses(step, channel, [(0, 0)] + _SAME_PASS)
+            spread += [errors_there[0], errors_there[1:].sum(0) // len(_SAME_PASS)]
         return np.concatenate(mean), np.stack(spread)
 
     def write(self, step, symbols, means):

@@ -10,7 +10,7 @@ from scipy.special import expit
 from .linear import Parameters, steps
 from .linear_deep import (MEAN_BITS, DeepCanvas, default_parameters, linear, parameter_codecs,
                           predict)
-from .linear_fit import _ENOUGH, _SAMPLE, _WORTH_A_TRY, _pixels, coefficients
+from .linear_fit import LEAST, _ENOUGH, _SAMPLE, _pixels, coefficients
 from .linear_wide import WIDE_SCALES, find_levels, scale_of, wide
 
 _RIDGE = 1e-10
@@ -57,7 +57,7 @@ def requests(image):
         if not top:
             continue
         symbols, choices = _pixels(pixels, step), [default_parameters(step)]
-        if symbols.size >= _WORTH_A_TRY:
+        if symbols.size >= LEAST:
             choices.append(fit(canvas, step, symbols, top))
         predicted = predict(canvas, step, top, *choices)
         bits = [wide(means, one.scales[classes], top).bits(symbols) for one, (means, classes) in zip(choices, predicted)]

@@ -15,7 +15,7 @@ from ..coding.tables import SCALES
 from .linear import (CLASSES, MEAN_BITS, MEAN_LIMIT, SPREAD_BITS, SPREAD_LIMIT, Canvas, Parameters, _linear, default_parameters,
                      parameter_codecs, predict, steps)
 
-_WORTH_A_TRY = 512  # pixels: fewer can never pay for a set of coefficients
+LEAST = 512  # pixels: fewer can never pay for a set of coefficients
 _ENOUGH = 1 << 18  # pixels: a fit looks at so many at most, in whole rows spread over the step
 _SAMPLE = 4000  # pixels per class that choose its scale
 
@@ -82,20 +82,27 @@ def _pixels(image, step):
     return image[step.rows[:, None], step.columns, step.channel].reshape(-1).astype(np.int32)
 
 
+def choices(image, canvas):
+    """Go through the steps of a uint8 image (H, W, C), yielding (step, whether its fit is sent, its parameters, (means, classes), symbols), and write each on
+    `canvas` when the next is asked for."""
+    for step in steps(image.shape):
+        symbols, tried = _pixels(image, step), [default_parameters(step)]
+        if symbols.size >= LEAST:
+            tried.append(fit(canvas, step, image))
+        predicted = predict(canvas, step, *tried)
+        bits = [logistic(means, one.scales[classes]).bits(symbols).sum() for one, (means, classes) in zip(tried, predicted)]
+        if len(tried) == 2:
+            bits[1] += sum(codec.bits(values) for codec, values in zip(parameter_codecs(step), tried[1]))
+        best = int(np.argmin(bits))
+        yield step, best, tried[best], predicted[best], symbols
+        canvas.write(step, symbols, predicted[best][0])
+
+
 def requests(image):
     """What the model's generator will ask for, in order, for a uint8 image (H, W, C): the list that `autoregressive` codes."""
     canvas = Canvas(image.shape)
     canvas.pixels[0, 0] = image[0, 0]
     answers = [image[0, 0].astype(np.int32)]
-    for step in steps(image.shape):
-        symbols, choices = _pixels(image, step), [default_parameters(step)]
-        if symbols.size >= _WORTH_A_TRY:
-            choices.append(fit(canvas, step, image))
-        predicted = predict(canvas, step, *choices)
-        bits = [logistic(means, one.scales[classes]).bits(symbols).sum() for one, (means, classes) in zip(choices, predicted)]
-        if len(choices) == 2:
-            bits[1] += sum(codec.bits(values) for codec, values in zip(parameter_codecs(step), choices[1]))
-        best = int(np.argmin(bits))
-        answers += [np.array([best]), *(choices[best] if best else ()), symbols]
-        canvas.write(step, symbols, predicted[best][0])
+    for _, fitted, parameters, _, symbols in choices(image, canvas):
+        answers += [np.array([fitted]), *(parameters if fitted else ()), symbols]
     return answers

@@ -212,8 +212,8 @@ def test_what_a_network_does_not_code_is_refused_by_name():
 
 def test_auto_takes_the_smallest_file():
     for image in (PHOTO[:32, :32], PHOTO[:70, :90], PHOTO[:70, :90, 0]):
-        candidates = coders.names() if image.ndim == 3 else ["linear"]
-        sizes = {name: len(shvc_lib.encode(image, model=name)) for name in candidates if name in ("linear", coders.PHOTO, coders.SMALL)}
+        candidates = coders.names() if image.ndim == 3 else ["linear", coders.FITTED]
+        sizes = {name: len(shvc_lib.encode(image, model=name)) for name in candidates if name in ("linear", coders.FITTED, coders.PHOTO, coders.SMALL)}
         if max(image.shape) > 64:
             sizes.pop(coders.SMALL, None)
         assert len(shvc_lib.encode(image)) == min(sizes.values())
@@ -283,7 +283,12 @@ def test_a_folder_becomes_an_album_and_a_folder_again(capsys, tmp_path):
     assert "4 images of 32 x 32 x 3" in command(capsys, "encode", folder, "--model", NETWORK, "--workers", "1")
     command(capsys, "encode", folder, tmp_path / "chain.shva", "--chain", "4", "--model", models, "--workers", "1")
     assert "exists" in refused(capsys, "encode", folder, "--model", NETWORK, "--workers", "1")
-    assert "images    4" in command(capsys, "info", tmp_path / "chain.shva")
+    shown = command(capsys, "info", tmp_path / "chain.shva")
+    assert "images    4" in shown and f"models    {NETWORK}, shvc-short\n" in shown
+    (tmp_path / "albums").mkdir()
+    command(capsys, "encode", folder, tmp_path / "albums", "--model", NETWORK, "--workers", "1")
+    assert (tmp_path / "albums" / "tiles.shva").read_bytes() == (tmp_path / "tiles.shva").read_bytes()
+    assert "image" in refused(capsys, "encode", folder, tmp_path / "album.png", "--force")
     for name in ("tiles", "chain"):
         command(capsys, "decode", tmp_path / f"{name}.shva", tmp_path / f"{name} out", "--workers", "1")
         assert all(np.array_equal(np.asarray(Image.open(tmp_path / f"{name} out" / f"tile {k}.png")), PHOTO[8 * k:8 * k + 32, :32]) for k in range(4))

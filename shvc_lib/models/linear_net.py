@@ -1,0 +1,235 @@
+"""`linear-net`: the passes and the fitted predictions of `linear`, and a small network for what these leave over.
+
+`linear` fits itself to the image at hand, but only in straight lines: its mean is a weighted sum of the neighbours, and one number, a weighted sum of their
+errors, has to say how far off it will be. Here a perceptron with two hidden layers, trained once and for all, looks at the same neighbours: how far each is
+from the prediction and how badly it was predicted itself, both in units of the scale that `linear` would use. So it sees light and dark, sharp and noisy
+photographs alike, and it answers in the same units: a mixture of discretised logistics per sub-pixel,
+
+    p(x | known) = sum_k w_k logistic(x; m + s a_k, s e^(b_k))        m, s: mean and scale of `linear`; a, b, log w: the network's
+
+with one perceptron for each pass and each of the colours, nine in all. It is a deterministic SHVC without latents of its own (the levels below are sub-sampled
+pixels), whose linear skips are fitted to each image anew. All arithmetic from pixels to CDFs is on integers (`nn.exact`). Taught in chapter 7.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..coding import Codec, Uniform, autoregressive, independent, logistic, logistic_mixture
+from ..coding.codec import all_or_nothing
+from ..coding.tables import inverse_scales
+from ..errors import InvalidInput
+from ..nn.distributions import mixture_log_mass, with_floor
+from ..nn.exact import to_exact
+from ..nn.parameters import OUTPUT_BITS, exact_means, exact_scales, exact_weights, to_integers
+from .linear import _EARLIER_NEAREST, _SAME_PASS, PASSES, Canvas, Parameters, default_parameters, parameter_codecs, predict, steps
+
+INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
+LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
+_WIDER = [[(-3, -3), (-3, 3), (3, -3), (3, 3)], [(-3, -2), (-3, 2), (3, -2), (3, 2), (-2, -3), (-2, 3), (2, -3), (2, 3)], []]
+_BAND = 1 << 16  # pixels that the network sees at a time
+_SHIFT = 16 + 11 + 4 - INPUT_BITS  # of (1/16 level) * inverse scale: see `tables.inverse_scales`
+
+
+def _pass(step):
+    return [len(offsets) for *_, offsets in PASSES].index(len(step.offsets))
+
+
+def _size(number, earlier):
+    """How many inputs the perceptron of a pass has."""
+    own = len(PASSES[number][2]) + len(_WIDER[number])
+    return 2 * own + earlier * (1 + _EARLIER_NEAREST + 2 * len(_SAME_PASS)) + 3
+
+
+class NetCanvas(Canvas):
+    """What encoder and decoder both know so far: pixels, and their prediction errors with signs, in 1/16 of a level."""
+
+    def __init__(self, shape):
+        self.pixels = np.zeros(shape, dtype=np.uint8)
+        self.residuals = np.zeros(shape, dtype=np.int16)
+        self.residuals[0, 0] = 50 * 16  # nothing predicted the corner
+
+    def misses(self, step, channel, offsets):
+        return np.abs(self.around(self.residuals, step, channel, offsets))
+
+    def write(self, step, symbols, means):
+        where = step.rows[:, None], step.columns, step.channel
+        self.pixels[where] = symbols.reshape(step.rows.size, -1)
+        self.residuals[where] = (16 * symbols - means).reshape(step.rows.size, -1)
+
+    def inputs(self, step, means, scales):
+        """What the network sees: int32 (inputs, pixels of the step), multiples of 2^-7. means: `linear`'s in 1/16 level, scales: its scale indices, flat.
+
+        In units of the scale: the neighbours less the mean, the neighbours' own errors; for each earlier colour its error here and around, and its neighbours
+        less its pixel here. Then the logarithm of the scale, the mean, and the level."""
+        offsets = step.offsets + _WIDER[_pass(step)]
+        away = [16 * self.around(self.pixels, step, step.channel, offsets) - means, self.around(self.residuals, step, step.channel, offsets)]
+        for channel in step.earlier:
+            levels = self.around(self.pixels, step, channel, [(0, 0)] + step.offsets[:_EARLIER_NEAREST] + _SAME_PASS)
+            away += [self.around(self.residuals, step, channel, [(0, 0)] + _SAME_PASS), 16 * (levels[1:] - levels[0])]
+        units = np.concatenate(away) * inverse_scales()[scales] + (1 << _SHIFT - 1) >> _SHIFT
+        facts = [(scales - 48) * (1 << INPUT_BITS - 4), (means >> 4) - 128, np.full_like(means, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS)]
+        return np.concatenate([np.clip(units, -INPUT_LIMIT, INPUT_LIMIT), np.stack(facts)]).astype(np.int32)
+
+
+class LinearNet(nn.Module):
+    """Nine perceptrons: pass by pass, and in each for the first, second and third colour in the order green, red, blue.
+
+    width: of the hidden layers; components: of the mixtures. Raises InvalidInput."""
+
+    def __init__(self, width=64, components=3):
+        super().__init__()
+        if width < 1 or components < 1:
+            raise InvalidInput(f"width and components must be positive, got {width} and {components}")
+        self.components = components
+        self.heads = nn.ModuleList(self._head(_size(number, earlier), width) for number in range(len(PASSES)) for earlier in range(3))
+        self._known = {}
+
+    def _head(self, inputs, width):
+        last = nn.Linear(width, 3 * self.components)
+        with torch.no_grad():  # begin as `linear`: a mixture of its logistic, a little narrower and a little wider
+            last.weight *= 0.1
+            last.bias.zero_()
+            last.bias[self.components:2 * self.components] = torch.linspace(-0.6, 0.6, self.components)
+        return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last)
+
+    def forward(self, step, inputs):
+        """(offsets, log scales, logits), each (pixels, components): relative to mean and scale of `linear`. inputs: int (inputs, pixels)."""
+        x = torch.from_numpy(np.ascontiguousarray(inputs.T)).to(self.heads[0][0].weight.device, torch.float32) / (1 << INPUT_BITS)
+        return self.heads[3 * _pass(step) + len(step.earlier)](x).unflatten(-1, (3, self.components)).unbind(1)
+
+    # training ---------------------------------------------------------------------------------------------------------------------
+
+    def noise(self, batch, generator, side):
+        """What one step draws: for each image the pass and the rows that it looks at."""
+        return [torch.randint(0, len(PASSES) * ROWS, (batch,), generator=generator)]
+
+    def loss(self, images, noise):
+        """(bits per sub-pixel, {"linear": what `linear` would need for the same}) of uint8 images (N, 3, H, W).
+
+        One row of every `ROWS` of one pass is looked at. `linear` is fitted to an image when it is first seen; its means and scales are kept."""
+        nats, before, count = 0, 0.0, 0
+        for step, inputs, means, scales, symbols in self.looked_at(images, noise[0].tolist()):
+            nats = nats + self._nats(step, inputs, means, scales, symbols)
+            before += logistic(means, scales).bits(symbols).sum()
+            count += symbols.size
+        return nats / (count * np.log(2)), {"linear": before / count}
+
+    def looked_at(self, images, draws):
+        """(step, inputs, means, scales, symbols) of the steps that the draws choose, image by image."""
+        for image, draw in zip(images.permute(0, 2, 3, 1).cpu().numpy(), draws):
+            canvas, fitted = self._fitted(np.ascontiguousarray(image))
+            for step in steps(image.shape):
+                step = step._replace(rows=step.rows[draw % ROWS::ROWS])
+                if _pass(step) == draw // ROWS and step.stride < 1 << LEVELS and step.rows.size:
+                    where = step.rows[:, None], step.columns, step.channel
+                    scales, symbols = (values[where].reshape(-1).astype(np.int32) for values in (fitted, image))
+                    means = 16 * symbols - canvas.residuals[where].reshape(-1)
+                    yield step, canvas.inputs(step, means, scales), means, scales, symbols
+
+    def _nats(self, step, inputs, means, scales, symbols):
+        offsets, log_scales, logits = self(step, inputs)
+        means, symbols, base = (torch.from_numpy(values).to(offsets)[:, None] for values in (means / 16, symbols, (scales - 48) / 16))
+        mass = mixture_log_mass(symbols[:, 0], means + offsets * base.exp(), (base + log_scales).clamp(-3, 6), logits)
+        return -with_floor(mass, 256).sum()
+
+    def _fitted(self, image):
+        """(a canvas that holds the whole image, the scale index of every sub-pixel, uint8) as `linear` codes the image."""
+        key = hash(image.tobytes())
+        if key not in self._known:
+            from .linear_fit import choices
+            canvas, scales = NetCanvas(image.shape), np.zeros(image.shape, dtype=np.uint8)
+            canvas.pixels[0, 0] = image[0, 0]
+            for step, _, parameters, (means, classes), symbols in choices(image, canvas):
+                scales[step.rows[:, None], step.columns, step.channel] = parameters.scales[classes].reshape(step.rows.size, -1)
+            self._known[key] = canvas, scales
+        return self._known[key]
+
+
+def exact_twin(model, images):
+    """The exact twin of a trained LinearNet; `images`: uint8 (N, H, W, 3), typical ones to calibrate on."""
+    batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    seen = [found[:2] for k, image in enumerate(batch) for found in model.looked_at(image[None], [ROWS * (k % len(PASSES))])]
+    return to_exact(model, lambda m: [part for step, inputs in seen for part in m(step, inputs)])
+
+
+def float_twin(model):
+    """What `codec` also accepts and nobody should write files with: the float network, its outputs rounded to multiples of 2^-12. To be measured."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    forward = twin.forward
+    twin.forward = lambda step, inputs: tuple((values * (1 << OUTPUT_BITS)).round() / (1 << OUTPUT_BITS) for values in forward(step, inputs))
+    return twin
+
+
+def _mixture(net, canvas, step, means, scales):
+    """The IntegerCDF of the step's symbols that the network chooses."""
+    height, parts = max(1, _BAND // step.columns.size), []
+    for first in range(0, step.rows.size, height):
+        band = step._replace(rows=step.rows[first:first + height])
+        part = slice(first * step.columns.size, (first + band.rows.size) * step.columns.size)
+        with torch.no_grad():
+            offsets, log_scales, logits = (to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part])))
+        own = scales[part, None].astype(np.int64)
+        levels = (1 << 35) // inverse_scales()[own]  # the scale in 2^-12 of a level
+        parts.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
+                      exact_scales((own - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits)))
+    return logistic_mixture(*(np.concatenate(values) for values in zip(*parts)))
+
+
+def _model(net, shape):
+    """The image's distribution as a generator in decoding order (see `coding.autoregressive`)."""
+    canvas = NetCanvas(shape)
+    canvas.pixels[0, 0] = yield independent(Uniform(256), shape[2])
+    for step in steps(shape):
+        parameters = default_parameters(step)
+        choice = (yield independent(Uniform(4), 1))[0]
+        if choice & 1:
+            mean, spread, scales = parameter_codecs(step)
+            parameters = Parameters((yield mean), (yield spread), (yield scales))
+        [(means, classes)] = predict(canvas, step, parameters)
+        scales = parameters.scales[classes]
+        symbols = yield _mixture(net, canvas, step, means, scales) if choice & 2 else logistic(means, scales)
+        canvas.write(step, symbols, means)
+
+
+def codec(net, shape):
+    """The Codec of uint8 images of `shape` (H, W, 1) or (H, W, 3) under an exact twin of a LinearNet. push and bits raise InvalidInput for other images."""
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise InvalidInput(f"linear-net codes images of one or three channels, got the shape {tuple(shape)}")
+    inner = autoregressive(lambda: _model(net, shape))
+
+    def parts(image):
+        """The codecs that the generator will yield for this image, and their values, in order."""
+        from .linear_fit import choices  # only the encoder fits
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.shape != tuple(shape):
+            raise InvalidInput(f"this codec takes uint8 images of shape {tuple(shape)}, got {image.dtype} of shape {image.shape}")
+        canvas = NetCanvas(shape)
+        canvas.pixels[0, 0] = image[0, 0]
+        found = [(independent(Uniform(256), shape[2]), image[0, 0])]
+        for step, fitted, parameters, (means, classes), symbols in choices(image, canvas):
+            scales = parameters.scales[classes]
+            either = [independent(cdf) for cdf in (logistic(means, scales), _mixture(net, canvas, step, means, scales))]
+            better = int(np.argmin([codec.bits(symbols) for codec in either]))
+            found.append((independent(Uniform(4), 1), np.array([fitted + 2 * better])))
+            found += [*zip(parameter_codecs(step), parameters)] * fitted + [(either[better], symbols)]
+        return found
+
+    def push(stack, image):
+        with all_or_nothing(stack):
+            for codec, values in reversed(parts(image)):
+                codec.push(stack, values)
+
+    def pop(stack):
+        answers = inner.pop(stack)
+        image = np.empty(shape, dtype=np.uint8)
+        image[0, 0] = answers.pop(0)
+        for step in steps(shape):
+            if answers.pop(0)[0] & 1:
+                del answers[:3]
+            image[step.rows[:, None], step.columns, step.channel] = answers.pop(0).reshape(step.rows.size, -1)
+        return image
+
+    return Codec(push, pop, lambda image: float(sum(codec.bits(values) for codec, values in parts(image))))
