@@ -110,7 +110,10 @@ for _recipe in (
 ):
     RECIPES[_recipe.name] = _recipe
 # A network of another kind: what the fitted predictions of `linear` leave over.
-RECIPES["linear-net"] = Recipe("linear-net", "LinearNet", {"width": 96}, data="bsds500-each", batch=4, steps=14_000, learning_rate=3e-3, clip=1.0, ema=0.998)
+_fitted = partial(Recipe, model="LinearNet", arguments={"width": 96}, data="bsds500-each", batch=4, clip=1.0, ema=0.998)
+for _recipe in (_fitted("linear-net-start", steps=14_000, learning_rate=3e-3),
+                _fitted("linear-net", steps=7_000, learning_rate=1.5e-3, ema=0.999, start="linear-net-start")):
+    RECIPES[_recipe.name] = _recipe
 # For a GPU: 1.9 million parameters, and the size that the paper's result would take. No network of theirs is shipped, and no number is claimed.
 _gpu = partial(_shvc, batch=64, learning_rate=2e-3, warmup=1000, ema=0.9995)
 for _recipe in (
