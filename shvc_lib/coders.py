@@ -5,6 +5,7 @@ row and column; an alpha channel is coded by `linear` and lies below them on the
 initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
 """
 
+import math
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Callable, NamedTuple
@@ -15,7 +16,7 @@ from . import models
 from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
 
-MOST_PIXELS = 1 << 18  # of a tile that an SHVC codes, for which it takes some 2 kB of memory each
+MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
 PHOTO, SMALL = "shvc-photo", "shvc-arib-cifar10"  # the SHVCs for photographs and for images of 32 x 32
 FITTED = "linear-net"
 _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
@@ -86,8 +87,10 @@ def _network(name):
 
     def rounded(shape):
         height, width = shape[:2] if fitted else (-(-side // twin.unit) * twin.unit for side in shape[:2])
-        if height * width > MOST_PIXELS and not fitted:
-            raise InvalidInput(f"a tile of {shape[0]} x {shape[1]} pixels is more than networks code at once: choose tiles of at most 512 pixels a side")
+        most = MOST_FITTED if fitted else MOST_PIXELS
+        if height * width > most:
+            raise InvalidInput(f"a tile of {shape[0]} x {shape[1]} pixels is more than {name} codes at once: choose tiles of at most "
+                               f"{math.isqrt(most)} pixels a side")
         return height, width, min(shape[2], 3)
 
     def codec(shape):

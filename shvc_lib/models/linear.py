@@ -87,10 +87,12 @@ class Canvas:
         """Channel `channel` of `planes` (H, W, C) at the offsets from every pixel of the step: int32 (offsets, pixels)."""
         height, width, _ = self.pixels.shape
         plane, out = planes[..., channel], np.empty((len(offsets), step.rows.size * step.columns.size), dtype=np.int32)
-        rows = {dy: plane[_reflect(step.rows + dy * step.stride, step.stride, height)] for dy in {dy for dy, _ in offsets}}
+        rows = {dy: _reflect(step.rows + dy * step.stride, step.stride, height) for dy in {dy for dy, _ in offsets}}
         columns = {dx: _reflect(step.columns + dx * step.stride, step.stride, width) for dx in {dx for _, dx in offsets}}
+        whole = step.columns.size >= width // 16  # then whole rows first, and their columns after that, is twice as fast
+        rows = {dy: plane[own] if whole else own[:, None] for dy, own in rows.items()}
         for values, (dy, dx) in zip(out, offsets):
-            values[:] = rows[dy][:, columns[dx]].reshape(-1)
+            values[:] = (rows[dy][:, columns[dx]] if whole else plane[rows[dy], columns[dx]]).reshape(-1)
         return out
 
     def misses(self, step, channel, offsets):
@@ -143,11 +145,18 @@ def _linear(parameters, mean_features, spread_features):
 
 def predict(canvas, step, *parameters):
     """(means in 1/16 level, spread classes) of the step's pixels under each of `parameters`: a list of pairs of flat int32 arrays."""
-    rows, bands = max(1, _BAND // step.columns.size), []
-    for first in range(0, step.rows.size, rows):
-        features = canvas.features(step._replace(rows=step.rows[first:first + rows]))
-        bands.append([_linear(one, *features) for one in parameters])
-    return [tuple(np.concatenate(parts) for parts in zip(*same)) for same in zip(*bands)]
+    found = [[_linear(one, *canvas.features(part)) for one in parameters] for part, _ in bands(step, _BAND)]
+    return [tuple(np.concatenate(parts) for parts in zip(*same)) for same in zip(*found)]
+
+
+def bands(step, most):
+    """The step in bands of at most `most` pixels, several rows or a part of one: (step, slice of its flat pixels)."""
+    columns = step.columns.size
+    height, width = max(1, most // columns), min(most, columns)
+    for top in range(0, step.rows.size, height):
+        for left in range(0, columns, width):
+            part = step._replace(rows=step.rows[top:top + height], columns=step.columns[left:left + width])
+            yield part, slice(top * columns + left, top * columns + left + part.rows.size * part.columns.size)
 
 
 def parameter_codecs(step):

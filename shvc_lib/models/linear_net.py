@@ -24,7 +24,7 @@ from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exact_means, exact_scales, exact_weights, to_integers
-from .linear import _EARLIER_NEAREST, _SAME_PASS, PASSES, Canvas, Parameters, default_parameters, parameter_codecs, predict, steps
+from .linear import _EARLIER_NEAREST, _SAME_PASS, PASSES, Canvas, Parameters, bands, default_parameters, parameter_codecs, predict, steps
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
@@ -165,17 +165,15 @@ def float_twin(model):
 
 def _mixture(net, canvas, step, means, scales):
     """The IntegerCDF of the step's symbols that the network chooses."""
-    height, parts = max(1, _BAND // step.columns.size), []
-    for first in range(0, step.rows.size, height):
-        band = step._replace(rows=step.rows[first:first + height])
-        part = slice(first * step.columns.size, (first + band.rows.size) * step.columns.size)
+    found = []
+    for band, part in bands(step, _BAND):
         with torch.no_grad():
             offsets, log_scales, logits = (to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part])))
         own = scales[part, None].astype(np.int64)
         levels = (1 << 35) // inverse_scales()[own]  # the scale in 2^-12 of a level
-        parts.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
+        found.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
                       exact_scales((own - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits)))
-    return logistic_mixture(*(np.concatenate(values) for values in zip(*parts)))
+    return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
 
 
 def _model(net, shape):
