@@ -12,7 +12,7 @@ from test_shvc_exact import PROCESSORS, run_with_other_instructions
 import shvc_lib
 from shvc_lib import codec, coders, container_tiles, data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack
-from shvc_lib.errors import InvalidInput, UnsupportedImage
+from shvc_lib.errors import InvalidInput, MissingData, UnsupportedImage
 from shvc_lib.models import linear, linear_net
 
 SMALL = {"width": 8}
@@ -158,6 +158,16 @@ def test_it_is_smaller_than_linear_on_each_photograph(name):
     sizes = {model: len(shvc_lib.encode(image, model)) for model in ("linear", "linear-net", coders.PHOTO)}
     assert sizes["linear-net"] < 0.995 * sizes["linear"] and sizes["linear-net"] < sizes[coders.PHOTO]
     assert len(shvc_lib.encode(image)) == min(sizes.values())
+
+
+def test_what_the_exercise_of_chapter_7_says_of_cifar10():
+    try:
+        images = data.cifar10("test", 100)
+    except MissingData as error:
+        pytest.skip(str(error))
+    rates = [8 * np.mean([len(shvc_lib.encode(image, model)) for image in images]) / 3072 for model in (coders.SMALL, "linear-net")]
+    text = (Path(__file__).parents[1] / "book" / "7_shvc" / "3_a_codec_in_practice.ipynb").read_text(encoding="utf-8")
+    assert "with {:.2f} bits per sub-pixel against {:.2f}, whole files".format(*rates) in text
 
 
 # --- golden -----------------------------------------------------------------------------------------------------------------------------------
