@@ -106,6 +106,9 @@ def test_the_landing_page_claims_what_the_table_shows():
     assert round(100 * (1 - total["`linear`"] / total["PNG"])) == int(less)
     assert total["`linear`"] < total["WebP"]
     assert total["JPEG XL"] * (1 + (int(more) - 1) / 100) < total["`linear`"] < total["JPEG XL"] * (1 + int(more) / 100)
+    kodak = json.loads((ROOT / "data" / "results" / "kodak_shvc.json").read_text(encoding="utf-8"))["mean_bits_per_dim"]
+    smaller = re.search(r"the files of the 24 Kodak photographs are (\d) % smaller than JPEG XL's", text)[1]
+    assert round(100 * (1 - kodak["linear-net"] / kodak["JPEG XL effort 9"])) == int(smaller)
 
 
 @pytest.mark.parametrize("name", ["chelsea"])
