@@ -123,6 +123,12 @@ def test_a_small_run_on_photographs(tmp_path, capsys):
     assert rows[PHOTO]["ideal_bits"] < 8 * rows[PHOTO]["bytes"] and {"command", "date", "commit", "hardware"} <= set(result)
 
 
+def test_no_time_is_rounded_to_zero():
+    """A codec may need less than a millisecond; others' seconds are divided by its."""
+    row = bench_shvc._row("nothing", TILES[0], lambda: b"", lambda file: TILES[0])
+    assert row["seconds_encode"] > 0 and row["seconds_decode"] > 0
+
+
 def test_a_folder_of_all_kinds(tmp_path, capsys):
     """RGB and RGBA are measured, the others left out in one line; with nothing to measure that line is an error."""
     picture = data.photograph("chelsea")[100:108, 100:112]
