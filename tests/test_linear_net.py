@@ -11,9 +11,9 @@ from test_shvc_exact import PROCESSORS, run_with_other_instructions
 
 import shvc_lib
 from shvc_lib import codec, coders, container_tiles, data, models, nn, recipes, train, zoo
-from shvc_lib.coding import BitStack
+from shvc_lib.coding import BitStack, independent, logistic
 from shvc_lib.errors import InvalidInput, MissingData, UnsupportedImage
-from shvc_lib.models import linear, linear_net
+from shvc_lib.models import linear, linear_fit, linear_net, linear_tune
 
 SMALL = {"width": 8}
 COFFEE = np.ascontiguousarray(data.photograph("coffee")[100:228, 200:328])
@@ -49,10 +49,10 @@ def test_round_trip_from_any_stack(kind, shape, twin):
 
 
 def test_every_step_chooses_and_may_choose_the_network(twin):
-    """Both flags occur: a network with random weights must not cost more than one bit a step, and where it helps it is used."""
-    for net, most in ((twin, 0.1), (zoo.load("linear-net"), 1.0)):
+    """A network with random weights must not cost more than the choice among three ways, log2(3) bits a step, and where it helps it is used."""
+    for net in (twin, zoo.load("linear-net")):
         own, plain = linear_net.codec(net, CAT.shape), linear.codec(CAT.shape)
-        assert own.bits(CAT) <= plain.bits(CAT) + len(list(linear.steps(CAT.shape)))
+        assert own.bits(CAT) <= plain.bits(CAT) + 1.59 * len(list(linear.steps(CAT.shape)))
     assert own.bits(CAT) < 0.99 * plain.bits(CAT)
 
 
@@ -119,9 +119,71 @@ def test_its_loss_is_what_the_coder_pays(twin):
         for step, inputs, means, scales, symbols in twin.looked_at(torch.from_numpy(CAT).permute(2, 0, 1)[None], [draw]):
             nats += float(twin._nats(step, inputs, means, scales, symbols))
             canvas = twin._fitted(CAT)[0]
-            bits += linear_net._mixture(twin, canvas, step, means, scales).bits(symbols).sum()
+            bits += linear_net._mixture(linear_net._outputs(twin, canvas, step, means, scales), means, scales).bits(symbols).sum()
             count += symbols.size
     assert count > 0.95 * CAT.size and bits == pytest.approx(nats / np.log(2), rel=2e-3)
+
+
+# --- tunings ----------------------------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def green():
+    """(step, outputs, means, scales, symbols) of the last and largest step of green under the shipped network."""
+    net, canvas = zoo.load("linear-net"), linear_net.NetCanvas(COFFEE.shape)
+    canvas.pixels[0, 0] = COFFEE[0, 0]
+    for step, _, parameters, (means, classes), symbols in linear_fit.choices(COFFEE, canvas):
+        if step.channel == 1 and step.stride == 1:
+            scales = parameters.scales[classes]
+            found = step, linear_net._outputs(net, canvas, step, means, scales), means, scales, symbols
+    return found
+
+
+def test_what_a_tuning_adds():
+    """Its first half to everything, its second half in proportion to the scale's logarithm: 4 nats are 64 scales; units of 1/16 against 2^-12."""
+    outputs, scales = [np.arange(12).reshape(4, 3) * factor for factor in (1, 10, 100)], np.array([48, 112, 112, 0])
+    assert all(map(np.array_equal, linear_net.tuned(outputs, scales, np.zeros(18, int)), outputs))
+    tuning = np.zeros((2, 3, 3), dtype=int)
+    tuning[0, 1, 2], tuning[1, 2, 0] = 16, -8
+    a, b, logits = (new - old for new, old in zip(linear_net.tuned(outputs, scales, tuning.reshape(-1)), outputs))
+    assert not a.any() and b.tolist() == [[0, 0, 4096]] * 4 and logits.tolist() == [[0, 0, 0], [-2048, 0, 0], [-2048, 0, 0], [1536, 0, 0]]
+
+
+def test_a_tuning_finds_what_was_changed(green):
+    """Symbols drawn with less noise than the network expects where the scale is small, and more where it is large."""
+    step, outputs, means, scales, _ = green
+    truth = np.zeros((2, 3, 3), dtype=int)
+    truth[0, 1], truth[1, 1] = -8, 40
+    cdf = linear_net._mixture(linear_net.tuned(outputs, scales, truth.reshape(-1)), means, scales)
+    symbols = BitStack.random(100_000, seed=2).pop(cdf, means.size)
+    bits = [linear_net._mixture(linear_net.tuned(outputs, scales, tuning), means, scales).bits(symbols).sum() for tuning in (
+        np.zeros(18, int), truth.reshape(-1), linear_tune.tune(outputs, means, scales, symbols))]
+    assert bits[0] > 1.03 * bits[1] and bits[2] < 1.003 * bits[1]
+
+
+def test_a_step_takes_its_cheapest_way(green, monkeypatch):
+    step, outputs, means, scales, symbols = green
+    net = zoo.load("linear-net")
+    monkeypatch.setattr(linear_tune, "_outputs", lambda *a: outputs)
+    way, sent = linear_tune.ways(net, None, step, means, scales, symbols)
+    ideal = [sum(codec.bits(values) for codec, values in own) for own in (
+        [(independent(logistic(means, scales)), symbols)], [(independent(linear_net._mixture(outputs, means, scales)), symbols)], sent)]
+    assert way == linear_net.TUNED and ideal[2] < ideal[1] < ideal[0] and len(sent) == 2
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_every_way_and_any_tuning_comes_back(way, twin, monkeypatch):
+    """Also the largest numbers that a stream can hold, as a hostile one may."""
+    rng = np.random.default_rng(way)
+
+    def forced(net, canvas, step, means, scales, symbols):
+        tuning = rng.choice([-linear_net.TUNING_LIMIT, 0, linear_net.TUNING_LIMIT - 1], 18).astype(np.int32)
+        outputs = linear_net._outputs(net, canvas, step, means, scales)
+        cdfs = logistic(means, scales), linear_net._mixture(outputs, means, scales), linear_net._mixture(linear_net.tuned(outputs, scales, tuning), means, scales)
+        return way, [(linear_net.tuning_codec(net), tuning)] * (way == linear_net.TUNED) + [(independent(cdfs[way]), symbols)]
+    monkeypatch.setattr(linear_tune, "ways", forced)
+    stack, own = BitStack(), linear_net.codec(twin, CAT.shape)
+    own.push(stack, CAT)
+    assert np.array_equal(own.pop(stack), CAT) and stack == BitStack()
 
 
 # --- the codec --------------------------------------------------------------------------------------------------------------------------------
@@ -186,7 +248,7 @@ def write_golden():
 
 
 def test_a_golden_file_is_read_in_every_arithmetic():
-    """The format is a promise, and so are the network's numbers. It holds fits and parts by the network and by `linear` alone."""
+    """The format is a promise, and so are the network's numbers. It holds fits, and parts coded in each of the three ways."""
     assert codec.info(GOLDEN.read_bytes())["revision"] == coders.get("linear-net").revision, "other weights than when tests/golden was written: write it anew"
     for arithmetic in ("float32", "float64", "int64"):
         with nn.arithmetic(zoo.load("linear-net"), arithmetic) as net:

@@ -103,7 +103,7 @@ def _linear_net(model, training):
 
     def measured():
         rates = [[linear_net.codec(network, image.shape).bits(image) / image.size for image in data.kodak()] for network in (linear_net.float_twin(model), twin)]
-        return {"bits_per_dim": {"what": "the 24 Kodak photographs, each as a whole, ideal, with the coefficients that are sent",
+        return {"bits_per_dim": {"what": "the 24 Kodak photographs, each as a whole, ideal, with the coefficients and tunings that are sent",
                                  **{kind: float(np.mean(own)) for kind, own in zip(("float", "exact"), rates)}}}
 
     return lambda path: save_exact(twin, path), measured

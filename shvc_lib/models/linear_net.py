@@ -8,7 +8,9 @@ photographs alike, and it answers in the same units: a mixture of discretised lo
     p(x | known) = sum_k w_k logistic(x; m + s a_k, s e^(b_k))        m, s: mean and scale of `linear`; a, b, log w: the network's
 
 with one perceptron for each pass and each of the colours, nine in all. It is a deterministic SHVC without latents of its own (the levels below are sub-sampled
-pixels), whose linear skips are fitted to each image anew. All arithmetic from pixels to CDFs is on integers (`nn.exact`). Taught in chapter 7.
+pixels), whose linear skips are fitted to each image anew. And so are the last layer's biases: cameras differ, above all in how much of the noise the colours
+share, so a step may tune a, b and log w by a number each and a multiple of log s each (`linear_tune`). All arithmetic from pixels to CDFs is on integers
+(`nn.exact`). Taught in chapter 7.
 """
 
 import copy
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..coding import Codec, Uniform, autoregressive, independent, logistic, logistic_mixture
+from ..coding import Codec, Uniform, autoregressive, independent, laplace, logistic, logistic_mixture
 from ..coding.codec import all_or_nothing
 from ..coding.tables import inverse_scales
 from ..errors import InvalidInput
@@ -31,6 +33,8 @@ LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one ro
 _WIDER = [[(-3, -3), (-3, 3), (3, -3), (3, 3)], [(-3, -2), (-3, 2), (3, -2), (3, 2), (-2, -3), (-2, 3), (2, -3), (2, 3)], []]
 _BAND = 1 << 16  # pixels that the network sees at a time
 _SHIFT = 16 + 11 + 4 - INPUT_BITS  # of (1/16 level) * inverse scale: see `tables.inverse_scales`
+TUNING_BITS, TUNING_LIMIT, TUNING_SCALE = 4, 64, 4  # multiples of 2^-4 in -64 ... 63, coded as if Laplace with a scale of four
+PLAIN, NETWORK, TUNED = range(3)  # what a step may be coded with: the logistic of `linear`, the network's mixture, that one tuned
 
 
 def _pass(step):
@@ -130,10 +134,7 @@ class LinearNet(nn.Module):
                     yield step, canvas.inputs(step, means, scales), means, scales, symbols
 
     def _nats(self, step, inputs, means, scales, symbols):
-        offsets, log_scales, logits = self(step, inputs)
-        means, symbols, base = (torch.from_numpy(values).to(offsets)[:, None] for values in (means / 16, symbols, (scales - 48) / 16))
-        mass = mixture_log_mass(symbols[:, 0], means + offsets * base.exp(), (base + log_scales).clamp(-3, 6), logits)
-        return -with_floor(mass, 256).sum()
+        return nats(self(step, inputs), means, scales, symbols).sum()
 
     def _fitted(self, image):
         """(a canvas that holds the whole image, the scale index of every sub-pixel, uint8) as `linear` codes the image."""
@@ -146,6 +147,13 @@ class LinearNet(nn.Module):
                 scales[step.rows[:, None], step.columns, step.channel] = parameters.scales[classes].reshape(step.rows.size, -1)
             self._known[key] = canvas, scales
         return self._known[key]
+
+
+def nats(outputs, means, scales, symbols):
+    """-ln of the mass of each symbol under the network's outputs (three tensors, (pixels, components)), for training and tuning: (pixels,)."""
+    offsets, log_scales, logits = outputs
+    means, symbols, base = (torch.from_numpy(values).to(offsets)[:, None] for values in (means / 16, symbols, (scales - 48) / 16))
+    return -with_floor(mixture_log_mass(symbols[:, 0], means + offsets * base.exp(), (base + log_scales).clamp(-3, 6), logits), 256)
 
 
 def exact_twin(model, images):
@@ -163,17 +171,34 @@ def float_twin(model):
     return twin
 
 
-def _mixture(net, canvas, step, means, scales):
-    """The IntegerCDF of the step's symbols that the network chooses."""
+def _outputs(net, canvas, step, means, scales):
+    """What the network says of the step's pixels: three int64 arrays (pixels, components), multiples of 2^-12."""
     found = []
     for band, part in bands(step, _BAND):
         with torch.no_grad():
-            offsets, log_scales, logits = (to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part])))
-        own = scales[part, None].astype(np.int64)
-        levels = (1 << 35) // inverse_scales()[own]  # the scale in 2^-12 of a level
-        found.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
-                      exact_scales((own - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits)))
-    return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
+            found.append([to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part]))])
+    return [np.concatenate(values) for values in zip(*found)]
+
+
+def tuned(outputs, scales, tuning):
+    """The outputs plus what was sent for them. tuning: int (6 * components,): a bias for each output, then what is added per e^4 times the scale; in 2^-4."""
+    bias, slope = np.asarray(tuning, dtype=np.int64).reshape(2, 3, -1) << OUTPUT_BITS - TUNING_BITS
+    return [values + own + (more * (scales[:, None].astype(np.int64) - 48) >> 6) for values, own, more in zip(outputs, bias, slope)]
+
+
+def _mixture(outputs, means, scales):
+    """The IntegerCDF that the outputs stand for; means (1/16 level) and scales (indices) of `linear`, flat."""
+    offsets, log_scales, logits = outputs
+    own = scales[:, None].astype(np.int64)
+    levels = (1 << 35) // inverse_scales()[own]  # the scale in 2^-12 of a level
+    return logistic_mixture(exact_means((means[:, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
+                            exact_scales((own - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits))
+
+
+def tuning_codec(net):
+    """The Codec of a tuning."""
+    zeros = np.zeros(6 * net.components, dtype=np.int32)
+    return independent(laplace(zeros, zeros + int(np.rint(48 + 16 * np.log(TUNING_SCALE))), 2 * TUNING_LIMIT, -TUNING_LIMIT))
 
 
 def _model(net, shape):
@@ -182,13 +207,17 @@ def _model(net, shape):
     canvas.pixels[0, 0] = yield independent(Uniform(256), shape[2])
     for step in steps(shape):
         parameters = default_parameters(step)
-        choice = (yield independent(Uniform(4), 1))[0]
-        if choice & 1:
+        way, fitted = divmod(int((yield independent(Uniform(6), 1))[0]), 2)
+        if fitted:
             mean, spread, scales = parameter_codecs(step)
             parameters = Parameters((yield mean), (yield spread), (yield scales))
+        tuning = (yield tuning_codec(net)) if way == TUNED else None
         [(means, classes)] = predict(canvas, step, parameters)
         scales = parameters.scales[classes]
-        symbols = yield _mixture(net, canvas, step, means, scales) if choice & 2 else logistic(means, scales)
+        outputs = None if way == PLAIN else _outputs(net, canvas, step, means, scales)
+        if way == TUNED:
+            outputs = tuned(outputs, scales, tuning)
+        symbols = yield logistic(means, scales) if way == PLAIN else _mixture(outputs, means, scales)
         canvas.write(step, symbols, means)
 
 
@@ -201,6 +230,7 @@ def codec(net, shape):
     def parts(image):
         """The codecs that the generator will yield for this image, and their values, in order."""
         from .linear_fit import choices  # only the encoder fits
+        from .linear_tune import ways
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.shape != tuple(shape):
             raise InvalidInput(f"this codec takes uint8 images of shape {tuple(shape)}, got {image.dtype} of shape {image.shape}")
@@ -208,11 +238,8 @@ def codec(net, shape):
         canvas.pixels[0, 0] = image[0, 0]
         found = [(independent(Uniform(256), shape[2]), image[0, 0])]
         for step, fitted, parameters, (means, classes), symbols in choices(image, canvas):
-            scales = parameters.scales[classes]
-            either = [independent(cdf) for cdf in (logistic(means, scales), _mixture(net, canvas, step, means, scales))]
-            better = int(np.argmin([codec.bits(symbols) for codec in either]))
-            found.append((independent(Uniform(4), 1), np.array([fitted + 2 * better])))
-            found += [*zip(parameter_codecs(step), parameters)] * fitted + [(either[better], symbols)]
+            way, sent = ways(net, canvas, step, means, parameters.scales[classes], symbols)
+            found += [(independent(Uniform(6), 1), np.array([fitted + 2 * way])), *[*zip(parameter_codecs(step), parameters)] * fitted, *sent]
         return found
 
     def push(stack, image):
@@ -225,8 +252,8 @@ def codec(net, shape):
         image = np.empty(shape, dtype=np.uint8)
         image[0, 0] = answers.pop(0)
         for step in steps(shape):
-            if answers.pop(0)[0] & 1:
-                del answers[:3]
+            way, fitted = divmod(int(answers.pop(0)[0]), 2)
+            del answers[:3 * fitted + (way == TUNED)]
             image[step.rows[:, None], step.columns, step.channel] = answers.pop(0).reshape(step.rows.size, -1)
         return image
 
