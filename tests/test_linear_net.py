@@ -160,6 +160,21 @@ def test_a_tuning_finds_what_was_changed(green):
     assert bits[0] > 1.03 * bits[1] and bits[2] < 1.003 * bits[1]
 
 
+def test_a_tuning_does_not_know_the_number_of_threads(green, monkeypatch):
+    """Looked at to 2^-23: the same file whatever the threads must not be a matter of luck in rounding to 1/16."""
+    outputs, (means, scales, symbols) = [np.tile(part, (20, 1)) for part in green[1]], (np.tile(part, 20) for part in green[2:])
+    for name, value in (("TUNING_BITS", 23), ("TUNING_LIMIT", 1 << 30), ("TUNING_SCALE", 1 << 21)):
+        monkeypatch.setattr(linear_tune, name, value)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(linear_tune.tune(outputs, means, scales, symbols))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(*found) and np.abs(found[0]).max() > 1 << 18
+
+
 def test_a_step_takes_its_cheapest_way(green, monkeypatch):
     step, outputs, means, scales, symbols = green
     net = zoo.load("linear-net")
