@@ -134,7 +134,7 @@ def green():
     for step, _, parameters, (means, classes), symbols in linear_fit.choices(COFFEE, canvas):
         if step.channel == 1 and step.stride == 1:
             scales = parameters.scales[classes]
-            found = step, linear_net._outputs(net, canvas, step, means, scales), means, scales, symbols
+            found = step, list(linear_net._outputs(net, canvas, step, means, scales)), means, scales, symbols
     return found
 
 
@@ -153,16 +153,16 @@ def test_a_tuning_finds_what_was_changed(green):
     step, outputs, means, scales, _ = green
     truth = np.zeros((2, 3, 3), dtype=int)
     truth[0, 1], truth[1, 1] = -8, 40
-    cdf = linear_net._mixture(linear_net.tuned(outputs, scales, truth.reshape(-1)), means, scales)
+    cdf = linear_net._mixture(outputs, means, scales, truth.reshape(-1))
     symbols = BitStack.random(100_000, seed=2).pop(cdf, means.size)
-    bits = [linear_net._mixture(linear_net.tuned(outputs, scales, tuning), means, scales).bits(symbols).sum() for tuning in (
+    bits = [linear_net._mixture(outputs, means, scales, tuning).bits(symbols).sum() for tuning in (
         np.zeros(18, int), truth.reshape(-1), linear_tune.tune(outputs, means, scales, symbols))]
     assert bits[0] > 1.03 * bits[1] and bits[2] < 1.003 * bits[1]
 
 
 def test_a_tuning_does_not_know_the_number_of_threads(green, monkeypatch):
     """Looked at to 2^-23: the same file whatever the threads must not be a matter of luck in rounding to 1/16."""
-    outputs, (means, scales, symbols) = [np.tile(part, (20, 1)) for part in green[1]], (np.tile(part, 20) for part in green[2:])
+    outputs, (means, scales, symbols) = 20 * green[1], (np.tile(part, 20) for part in green[2:])
     for name, value in (("TUNING_BITS", 23), ("TUNING_LIMIT", 1 << 30), ("TUNING_SCALE", 1 << 21)):
         monkeypatch.setattr(linear_tune, name, value)
     threads, found = torch.get_num_threads(), []
@@ -192,8 +192,8 @@ def test_every_way_and_any_tuning_comes_back(way, twin, monkeypatch):
 
     def forced(net, canvas, step, means, scales, symbols):
         tuning = rng.choice([-linear_net.TUNING_LIMIT, 0, linear_net.TUNING_LIMIT - 1], 18).astype(np.int32)
-        outputs = linear_net._outputs(net, canvas, step, means, scales)
-        cdfs = logistic(means, scales), linear_net._mixture(outputs, means, scales), linear_net._mixture(linear_net.tuned(outputs, scales, tuning), means, scales)
+        outputs = list(linear_net._outputs(net, canvas, step, means, scales))
+        cdfs = logistic(means, scales), linear_net._mixture(outputs, means, scales), linear_net._mixture(outputs, means, scales, tuning)
         return way, [(linear_net.tuning_codec(net), tuning)] * (way == linear_net.TUNED) + [(independent(cdfs[way]), symbols)]
     monkeypatch.setattr(linear_tune, "ways", forced)
     stack, own = BitStack(), linear_net.codec(twin, CAT.shape)

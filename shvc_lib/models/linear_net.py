@@ -172,12 +172,10 @@ def float_twin(model):
 
 
 def _outputs(net, canvas, step, means, scales):
-    """What the network says of the step's pixels: three int64 arrays (pixels, components), multiples of 2^-12."""
-    found = []
+    """What the network says of the step's pixels, band by band: yields (slice of the flat pixels, three int64 arrays (pixels, components)), multiples of 2^-12."""
     for band, part in bands(step, _BAND):
         with torch.no_grad():
-            found.append([to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part]))])
-    return [np.concatenate(values) for values in zip(*found)]
+            yield part, [to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part]))]
 
 
 def tuned(outputs, scales, tuning):
@@ -186,13 +184,16 @@ def tuned(outputs, scales, tuning):
     return [values + own + (more * (scales[:, None].astype(np.int64) - 48) >> 6) for values, own, more in zip(outputs, bias, slope)]
 
 
-def _mixture(outputs, means, scales):
-    """The IntegerCDF that the outputs stand for; means (1/16 level) and scales (indices) of `linear`, flat."""
-    offsets, log_scales, logits = outputs
-    own = scales[:, None].astype(np.int64)
-    levels = (1 << 35) // inverse_scales()[own]  # the scale in 2^-12 of a level
-    return logistic_mixture(exact_means((means[:, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
-                            exact_scales((own - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits))
+def _mixture(outputs, means, scales, tuning=None):
+    """The IntegerCDF of a step: of `_outputs`, or these tuned, and the means (1/16 level) and scales (indices) of `linear`, flat."""
+    found = []
+    for part, own in outputs:
+        offsets, log_scales, logits = own if tuning is None else tuned(own, scales[part], tuning)
+        base = scales[part, None].astype(np.int64)
+        levels = (1 << 35) // inverse_scales()[base]  # the scale in 2^-12 of a level
+        found.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
+                      exact_scales((base - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits)))
+    return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
 
 
 def tuning_codec(net):
@@ -214,10 +215,7 @@ def _model(net, shape):
         tuning = (yield tuning_codec(net)) if way == TUNED else None
         [(means, classes)] = predict(canvas, step, parameters)
         scales = parameters.scales[classes]
-        outputs = None if way == PLAIN else _outputs(net, canvas, step, means, scales)
-        if way == TUNED:
-            outputs = tuned(outputs, scales, tuning)
-        symbols = yield logistic(means, scales) if way == PLAIN else _mixture(outputs, means, scales)
+        symbols = yield logistic(means, scales) if way == PLAIN else _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
         canvas.write(step, symbols, means)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ..coding import independent, logistic
 from ..nn.parameters import OUTPUT_BITS
-from .linear_net import NETWORK, PLAIN, TUNED, TUNING_BITS, TUNING_LIMIT, TUNING_SCALE, _mixture, _outputs, nats, tuned, tuning_codec
+from .linear_net import NETWORK, PLAIN, TUNED, TUNING_BITS, TUNING_LIMIT, TUNING_SCALE, _mixture, _outputs, nats, tuning_codec
 
 LEAST = 256  # pixels: fewer can never pay for a tuning
 SAMPLE = 1 << 14  # pixels that a tuning is fitted to
@@ -16,11 +16,11 @@ _STEPS = 12
 
 
 def tune(outputs, means, scales, symbols):
-    """The tuning of least codelength, int32 (6 * components,), of a step's pixels; arguments as of `nats`, the outputs as integers.
+    """The tuning of least codelength, int32 (6 * components,), of a step's pixels; arguments as of `_mixture`, symbols flat.
 
     L-BFGS on the codelength of at most `SAMPLE` pixels (standing for all of them) and of the numbers themselves, under the Laplace that they are coded with."""
     some = slice(None, None, -(-symbols.size // SAMPLE))
-    outputs = torch.stack([torch.from_numpy(values[some]) for values in outputs]).float() / (1 << OUTPUT_BITS)
+    outputs = torch.stack([torch.from_numpy(np.concatenate(values)[some]) for values in zip(*(own for _, own in outputs))]).float() / (1 << OUTPUT_BITS)
     means, scales, symbols, count = means[some], scales[some], symbols[some], symbols.size
     heights = torch.from_numpy((scales[:, None] - 48) / 64).float()
     with torch.enable_grad():
@@ -41,10 +41,10 @@ def tune(outputs, means, scales, symbols):
 
 def ways(net, canvas, step, means, scales, symbols):
     """The cheapest way to code the step's symbols: (PLAIN, NETWORK or TUNED, [(codec, its values), ...]), what follows the choice in the stream."""
-    outputs = _outputs(net, canvas, step, means, scales)
+    outputs = list(_outputs(net, canvas, step, means, scales))
     tried = {PLAIN: [(independent(logistic(means, scales)), symbols)], NETWORK: [(independent(_mixture(outputs, means, scales)), symbols)]}
     if symbols.size >= LEAST:
         tuning = tune(outputs, means, scales, symbols)
-        tried[TUNED] = [(tuning_codec(net), tuning), (independent(_mixture(tuned(outputs, scales, tuning), means, scales)), symbols)]
+        tried[TUNED] = [(tuning_codec(net), tuning), (independent(_mixture(outputs, means, scales, tuning)), symbols)]
     best = min(tried, key=lambda way: sum(codec.bits(values) for codec, values in tried[way]))
     return best, tried[best]
