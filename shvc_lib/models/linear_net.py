@@ -8,8 +8,8 @@ photographs alike, and it answers in the same units: a mixture of discretised lo
     p(x | known) = sum_k w_k logistic(x; m + s a_k, s e^(b_k))        m, s: mean and scale of `linear`; a, b, log w: the network's
 
 with one perceptron for each pass and each of the colours, nine in all. It is a deterministic SHVC without latents of its own (the levels below are sub-sampled
-pixels), whose linear skips are fitted to each image anew. And so are the last layer's biases: cameras differ, above all in how much of the noise the colours
-share, so a step may tune a, b and log w by a number each and a multiple of log s each (`linear_tune`). All arithmetic from pixels to CDFs is on integers
+pixels), whose linear skips are fitted to each image anew. And so are the last layer's biases: photographs differ, above all in how much the colours have in
+common, so a step may tune a, b and log w by a number each and a multiple of log s each (`linear_tune`). All arithmetic from pixels to CDFs is on integers
 (`nn.exact`). Taught in chapter 7.
 """
 
@@ -197,7 +197,7 @@ def _mixture(outputs, means, scales, tuning=None):
 
 
 def tuning_codec(net):
-    """The Codec of a tuning."""
+    """The Codec of a tuning: int32 (6 * components,), -64 ... 63."""
     zeros = np.zeros(6 * net.components, dtype=np.int32)
     return independent(laplace(zeros, zeros + int(np.rint(48 + 16 * np.log(TUNING_SCALE))), 2 * TUNING_LIMIT, -TUNING_LIMIT))
 
