@@ -20,9 +20,9 @@ TASKS = {  # in the order in which they are taken: long ones first, and what oth
     "student edition": [sys.executable, "tools/student_edition.py"],
     "notebooks": [*PYTEST, "book", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"],
     "checks of the pages": [*PYTEST, "tests/book"],
-    "grading": [*PROBLEM_SETS, "not test_points"],
-    "problem sets 1 to 4": [*PROBLEM_SETS, "test_points and (ps1 or ps2 or ps3 or ps4)"],
     "problem sets 5 and on": [*PROBLEM_SETS, "test_points and not (ps1 or ps2 or ps3 or ps4)"],
+    "problem sets 1 to 4": [*PROBLEM_SETS, "test_points and (ps1 or ps2 or ps3 or ps4)"],
+    "grading": [*PROBLEM_SETS, "not test_points"],
 }
 NEEDS = {"student edition": "book", "checks of the pages": "student edition"}
 AT_A_TIME = 2
