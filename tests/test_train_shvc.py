@@ -275,7 +275,7 @@ def test_five_pieces_of_a_photograph():
 
 def test_bsds500_shrunk():
     try:
-        images = train._images(recipes.get("shvc-photo"))
+        images = train._images(recipes.get("shvc-photo-start"))
     except MissingData as error:
         pytest.skip(str(error))
     assert images.shape == (1500, 160, 240, 3) and images.dtype == torch.uint8 and images.float().std((1, 2, 3)).min() > 1
