@@ -62,7 +62,8 @@ def networks():
         return []
     recipes = {name: zoo.card(name)["recipe"] for name in zoo.names()}
     return [name for name, recipe in recipes.items()
-            if name == FITTED or recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
+            if recipe["model"] in ("LinearNet", "SubsampledSHVC")
+            or recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
 
 
 def get(name, depth=8):

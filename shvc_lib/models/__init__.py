@@ -30,7 +30,7 @@ MODELS = {
 def build(class_name, **arguments):
     """A trainable model (a torch.nn.Module) by the name of its class, as recipes name it. Raises UnknownModel."""
     modules = {"BinaryVAE": "binary_vae", "BitsBackVAE": "bits_back_vae", "DiscretizedVAE": "discretized", "Ladder": "ladder", "LinearNet": "linear_net",
-               "SHVC": "shvc"}
+               "SHVC": "shvc", "SubsampledSHVC": "subsampled"}
     if class_name not in modules:
         raise UnknownModel(f"no model class is called {class_name!r}; there are: {', '.join(modules)}")
     return getattr(importlib.import_module(f".{modules[class_name]}", __name__), class_name)(**arguments)

@@ -25,7 +25,7 @@ from ..coding.tables import inverse_scales
 from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
-from ..nn.parameters import OUTPUT_BITS, exact_means, exact_scales, exact_weights, to_integers
+from ..nn.parameters import OUTPUT_BITS, relative_mixture, to_integers
 from .linear import _EARLIER_NEAREST, _SAME_PASS, PASSES, Canvas, Parameters, bands, default_parameters, parameter_codecs, predict, steps
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
@@ -190,9 +190,7 @@ def _mixture(outputs, means, scales, tuning=None):
     for part, own in outputs:
         offsets, log_scales, logits = own if tuning is None else tuned(own, scales[part], tuning)
         base = scales[part, None].astype(np.int64)
-        levels = (1 << 35) // inverse_scales()[base]  # the scale in 2^-12 of a level
-        found.append((exact_means((means[part, None].astype(np.int64) << OUTPUT_BITS - 4) + (offsets * levels >> OUTPUT_BITS)),
-                      exact_scales((base - 48 << OUTPUT_BITS - 4) + log_scales), exact_weights(logits)))
+        found.append(relative_mixture(means[part, None].astype(np.int64) << OUTPUT_BITS - 4, base, offsets, log_scales, logits))
     return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
 
 

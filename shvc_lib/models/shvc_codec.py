@@ -22,7 +22,9 @@ from ..errors import InvalidInput
 from ..nn.autoregression import pairs
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exact_means, exact_scales, exact_weights, logistic_window, round_shift, to_integers
+from . import subsampled_codec
 from .shvc import BINS_PER_UNIT, FINE, LEAST, LEVELS_PER_UNIT, LOW, LOWEST, MOST, PRIOR_HIGH, SIZE
+from .subsampled import SubsampledSHVC
 
 WINDOW = 96  # bins of a posterior around its mean
 _GRID = 1 << OUTPUT_BITS
@@ -285,5 +287,5 @@ def codec(twin, shape):
     """Codec of uint8 images of `shape`, (H, W, 3), or a batch (B, H, W, 3) over `coding.lanes.Lanes`. Raises InvalidInput.
 
     SHVC: bits-back by Bit-Swap, push raises OutOfBits on a stack that holds too little. A model with a `split`: ArIB, from no initial bits.
-    Deterministic: neither."""
-    return Images(twin, shape).codec()
+    Deterministic: neither, and a `SubsampledSHVC` likewise."""
+    return subsampled_codec.codec(twin, shape) if isinstance(twin, SubsampledSHVC) else Images(twin, shape).codec()

@@ -23,7 +23,7 @@ from ..coding import logistic
 from ..coding.checks import integers
 from ..coding.discretized import WEIGHT_TOTAL
 from ..coding.rans import TOTAL
-from ..coding.tables import MEAN_STEPS, SCALE_STEPS, SCALE_ZERO, SCALES, constant
+from ..coding.tables import MEAN_STEPS, SCALE_STEPS, SCALE_ZERO, SCALES, constant, inverse_scales
 from ..errors import InvalidInput
 
 OUTPUT_BITS = 12  # the outputs of exact networks are multiples of 2^-12
@@ -81,6 +81,16 @@ def exact_weights(logits, bits=OUTPUT_BITS):
     whole, rest = np.divmod(WEIGHT_TOTAL * mass, mass.sum(-1, keepdims=True))
     rank = np.argsort(np.argsort(-rest, axis=-1, kind="stable"), axis=-1, kind="stable")
     return (whole + (rank < WEIGHT_TOTAL - whole.sum(-1, keepdims=True))).astype(np.int32)
+
+
+def relative_mixture(means, scales, offsets, log_scales, logits):
+    """What `coding.logistic_mixture` takes, (..., K) each, of a network that answers in units of a scale that it was told.
+
+    means: int64, 2^-12 of a level; scales: int64 indices of the scale grid; both broadcast. offsets (multiples of 2^-12 of that scale), log_scales (added to
+    its logarithm), logits: int64 (..., K)."""
+    levels = (1 << 35) // inverse_scales()[scales]  # the scale in 2^-12 of a level
+    return (exact_means(means + (offsets * levels >> OUTPUT_BITS)),
+            exact_scales((scales - SCALE_ZERO << OUTPUT_BITS - (SCALE_STEPS.bit_length() - 1)) + log_scales), exact_weights(logits))
 
 
 @lru_cache(maxsize=None)

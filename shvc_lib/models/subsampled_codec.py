@@ -1,0 +1,111 @@
+"""Images through a `SubsampledSHVC`: from its exact twin to a Codec.
+
+Encoder and decoder do the same: level by level, pass by pass, one network call that looks at what is known, and then the three colours in turn.
+
+    codec(twin, (32, 32, 3)).push(stack, image)
+    codec(twin, (64, 32, 32, 3)).push(lanes, images)  # a batch, each image on a stack of its own, the same bytes
+
+Taught in chapter 7.
+"""
+
+import copy
+
+import numpy as np
+import torch
+
+from ..coding import Codec, Uniform, autoregressive, independent, logistic_mixture
+from ..errors import InvalidInput
+from ..nn.autoregression import pairs
+from ..nn.exact import to_exact
+from ..nn.parameters import OUTPUT_BITS, relative_mixture, to_integers
+from .subsampled import ORDER, PASSES, surroundings
+
+_MEAN_BITS = 4  # means and residuals come in 1/16 of a level
+
+
+def exact_twin(model, images):
+    """The exact twin of a trained SubsampledSHVC; `images`: uint8 (N, H, W, 3), typical ones to calibrate on."""
+    lattice = torch.from_numpy(np.ascontiguousarray(images)).int()
+    seen = [(number, surroundings(lattice[:, ::1 << level, ::1 << level], number, level)[0]) for level in range(3) for number in range(len(PASSES))]
+    return to_exact(model, lambda m: [part for number, inputs in seen for part in m(number, inputs)])
+
+
+def float_twin(model):
+    """What `codec` also accepts and nobody should write files with: the float network, its outputs rounded to multiples of 2^-12. To be measured."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    forward = twin.forward
+    twin.forward = lambda number, inputs: tuple((values * (1 << OUTPUT_BITS)).round() / (1 << OUTPUT_BITS) for values in forward(number, inputs))
+    return twin
+
+
+def _places(height, width):
+    """(level, number) of all passes that have pixels, in coding order."""
+    for level in reversed(range(max(height - 1, width - 1).bit_length())):
+        for number, (row, column) in enumerate(PASSES):
+            if row << level < height and column << level < width:
+                yield level, number
+
+
+def _sub_block(canvas, level, number):
+    """The pixels of a pass on a canvas (B, H, W, 3): a view."""
+    row, column = PASSES[number]
+    return canvas[:, row << level::2 << level, column << level::2 << level]
+
+
+def _model(twin, shape):
+    """The images' distribution as a generator in decoding order (see `coding.autoregressive`); shape: (H, W, 3), or (B, H, W, 3) over `Lanes`."""
+    batch = shape[:-3]
+    canvas = torch.zeros((1, *shape)[-4:], dtype=torch.int32)
+    canvas[:, 0, 0] = torch.from_numpy((yield independent(Uniform(256), len(canvas) * 3)).reshape(-1, 3))
+    for level, number in _places(*shape[-3:-1]):
+        block, own = _sub_block(canvas, level, number), slice(None, None, 1 << level)
+        inputs, means, scales = surroundings(canvas[:, own, own], number, level)
+        with torch.no_grad():
+            offsets, log_scales, logits, factors = (to_integers(values) for values in twin(number, inputs))
+        means, scales, residuals = means.numpy().astype(np.int64)[:, ORDER], scales.numpy(), []
+        for c, colour in enumerate(ORDER):
+            centre = means[:, c, None] << OUTPUT_BITS - _MEAN_BITS
+            for j, (target, i) in enumerate(pairs(len(ORDER))):
+                if target == c:
+                    centre = centre + (factors[:, j] * residuals[i] >> _MEAN_BITS)
+            mixture = relative_mixture(centre, scales, offsets[:, c], log_scales[:, c], logits[:, c])
+            symbols = yield logistic_mixture(*(values.reshape(*batch, -1, values.shape[-1]) for values in mixture))
+            block[..., colour] = torch.from_numpy(symbols).reshape(block.shape[:-1])
+            residuals.append((symbols.reshape(-1, 1).astype(np.int64) << _MEAN_BITS) - means[:, c, None])
+
+
+def codec(twin, shape):
+    """Codec of uint8 images of `shape`, (H, W, 3), or a batch (B, H, W, 3) over `coding.lanes.Lanes`. No initial bits. Raises InvalidInput."""
+    if len(shape) not in (3, 4) or shape[-1] != 3 or min(shape) < 1:
+        raise InvalidInput(f"the codec is for one image (H, W, 3) or a batch (B, H, W, 3), got {tuple(shape)}")
+    inner, batch, places = autoregressive(lambda: _model(twin, shape)), shape[:-3], [*_places(*shape[-3:-1])]
+
+    def check(stack):
+        if len(shape) == 4 and shape[0] > 1 and not hasattr(stack, "stacks"):  # a BitStack would take them colour by colour, not image by image
+            raise InvalidInput("a batch of images needs a stack for each: use coding.lanes.Lanes")
+
+    def parts(images):
+        """The values that the generator will ask for."""
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.shape != tuple(shape):
+            raise InvalidInput(f"this codec takes uint8 of shape {tuple(shape)}, got {images.dtype} of shape {images.shape}")
+        images = images.reshape((1, *shape)[-4:])
+        blocks = [_sub_block(images, *place) for place in places]
+        return [images[:, 0, 0].reshape(*batch, 3), *(block[..., colour].reshape(*batch, -1) for block in blocks for colour in ORDER)]
+
+    def push(stack, images):
+        check(stack)
+        inner.push(stack, parts(images))
+
+    def pop(stack):
+        check(stack)
+        values = inner.pop(stack)
+        images = np.empty((1, *shape)[-4:], dtype=np.uint8)
+        images[:, 0, 0] = values.pop(0).reshape(-1, 3)
+        for place in places:
+            block = _sub_block(images, *place)
+            for colour in ORDER:
+                block[..., colour] = values.pop(0).reshape(block.shape[:-1])
+        return images.reshape(shape)
+
+    return Codec(push, pop, lambda images: inner.bits(parts(images)))
