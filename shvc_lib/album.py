@@ -32,7 +32,7 @@ from zlib import crc32
 import numpy as np
 
 from . import album_file
-from .album_streams import CHAINED, NETWORK, batch_size, images_of, in_batches, network, streams_of
+from .album_streams import CHAINED, FIRST, NETWORK, batch_size, images_of, in_batches, network, streams_of
 from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, MissingData, TruncatedFile, UnknownModel, UnsupportedImage
 from .images import SUFFIXES, check_target, read_image, write_bytes, write_image
@@ -41,7 +41,7 @@ from .images import SUFFIXES, check_target, read_image, write_bytes, write_image
 def _names_of(model, chain):
     """The networks' names, one or two."""
     if model is None:
-        return (NETWORK, CHAINED) if chain else (NETWORK,)
+        return (FIRST, CHAINED) if chain else (NETWORK,)
     names = (model,) if isinstance(model, str) else tuple(model)
     if len(names) != (2 if chain else 1):
         raise InvalidInput("a chain takes two networks, (ArIB, plain SHVC)" if chain else f"one network codes images by themselves, got {len(names)}")
@@ -53,8 +53,8 @@ def encode(images, model=None, workers=1, names=None, chain=0):
 
     In a script of your own, call it under `if __name__ == "__main__":` when there is more than one, for Python starts them by importing the script.
     H, W: 1 ... 4096, at most 2^20 pixels. names: N file names, or None. chain: the images of a group, 2 or more, or 0 to code every image by itself.
-    model: the name of an ArIB network; with a chain, a pair, ArIB for the first image of a group and plain SHVC for the others. Raises InvalidInput and
-    UnknownModel.
+    model: the name of a network that needs no initial bits; with a chain, a pair, ArIB for the first image of a group and plain SHVC for the others. Raises
+    InvalidInput and UnknownModel.
     """
     images, chain = np.ascontiguousarray(images), integer("chain", chain, 0, album_file.MAX_GROUP)
     if chain == 1:

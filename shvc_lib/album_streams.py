@@ -18,7 +18,8 @@ from .coding.checks import integer
 from .coding.lanes import Lanes
 from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError
 
-NETWORK, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of images by themselves and of each group's first; of its others
+NETWORK = "shvc-cifar10"  # of images by themselves
+FIRST, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of the first image of a chained group, and of its others
 BATCH, BATCH_PIXELS = 32, 1 << 17  # groups that the networks see at once, at most, and pixels of an image in each
 
 
@@ -29,7 +30,7 @@ def network(name, first=True):
 
     twin = zoo.load(name)
     if first and (not hasattr(twin, "split") or (twin.split == twin.ks[0]**2 and not twin.deterministic)):
-        raise InvalidInput(f"{name} needs initial bits, which single images do not have: choose a network with ArIB, {NETWORK} for example")
+        raise InvalidInput(f"{name} needs initial bits, which single images do not have: choose {NETWORK}, or one with ArIB")
     if not first and (not hasattr(twin, "split") or twin.split < twin.ks[0]**2 or twin.deterministic):
         raise InvalidInput(f"{name} is no network for the others of a group: choose one of plain SHVC, {CHAINED} for example")
     return twin, int(zoo.card(name)["sha256"][:4], 16)

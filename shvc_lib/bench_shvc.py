@@ -30,7 +30,8 @@ from .images import write_bytes
 from .models import shvc_codec
 
 NETWORKS = ("shvc-cifar10", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-short", "shvc-short-arib", "shvc-short-deterministic")
-TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo", "linear", "auto"  # FILES: what single images are written with
+TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo", "linear", "auto"
+SINGLE = (FILES, coders.SMALL)  # networks whose single images become files of their own
 SMALL, LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9"), ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"
 KEYS = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode")
 INITIAL_BITS, BATCH, CHAIN, THREADS, DRAWS = 1 << 14, 100, 50, 2, 2
@@ -128,12 +129,12 @@ def in_album(model, images, chain=0):
 
 
 def network(name, images):
-    """One network's entry in the results. `actual`: net in chains, in whole files for `FILES`, in an album for the other two kinds."""
+    """One network's entry in the results. `actual`: net in chains, in whole files for `SINGLE`, in an album for the other two kinds."""
     card, twin = zoo.card(name), zoo.load(name)
     ideal, chained = negative_elbo(twin, images, DRAWS), twin.split == twin.ks[0]**2 and not twin.deterministic
     row = {"kind": "deterministic" if twin.deterministic else "SHVC" if chained else "SHVC-ArIB", "parameters": card["parameters"], "sha256": card["sha256"],
            "float": card["bits_per_dim"]["float"], "integer": ideal.pop("total"), "parts": ideal}
-    if chained or name == FILES:
+    if chained or name in SINGLE:
         row |= chains(twin, images) if chained else files(name, images)
         row["actual"] = sum(row["bits"]) / images.size
     if name in (TIMED, FILES) or not chained:
@@ -201,7 +202,7 @@ def main(args, circumstances):
               f"popped {row['pop']:.1f} ({row['pop_network']:.1f})")
     _keep(args.json, circumstances, f"The first {len(images)} test images of CIFAR-10; bits per dimension. float, integer: ELBO of the float network "
           f"(its card's) and of its exact twin; symbols: -log2 of the masses that the coder used; actual: what was written and decoded: net in chains "
-          f"(SHVC), whole .shvc files ({FILES}), else albums. bits: of each image; initial: what an SHVC borrows; described: see `describe`",
+          f"(SHVC), whole .shvc files ({', '.join(SINGLE)}), else albums. bits: of each image; initial: what an SHVC borrows; described: see `describe`",
           images=len(images), models=models, classical=others, described=describe(images), evaluation=timed)
 
 

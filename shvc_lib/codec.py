@@ -107,7 +107,7 @@ def small_start(header, coder, image):
 def _encode_small(image, coder):
     """The shortest file of several draws of the latents, or the pixels."""
     files = []
-    for draw in container_small.DRAWS:
+    for draw in container_small.DRAWS if coder.draws else container_small.DRAWS[:1]:
         header = container_small.header(coder.name, image.shape, draw)
         files.append(header + coders.stream(coder, image, small_start(header, coder, image)[0]))
     header = container_small.header("", image.shape)

@@ -16,7 +16,8 @@ head of the stack, where an empty stack has 32 zeros, and so for nothing (see `a
 damaged stream, another network and a changed header all end there.
 
 The latents are drawn by bits that depend on all that lies on the stack, and so on the checksum, and so on the header. Streams with other latents are longer or
-shorter by some bytes. So the encoder tries every number of the draw and keeps the shortest file; the decoder need not know. Taught in chapter 7.
+shorter by some bytes. So the encoder tries every number of the draw and keeps the shortest file; the decoder need not know. (Where nothing is drawn, the draw
+is number 0.) Taught in chapter 7.
 """
 
 import struct
@@ -26,7 +27,7 @@ from .container import Reader, varint
 from .errors import CorruptFile
 
 MAGIC, MOST = b"\xb2S", 1 << 14
-NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo")  # numbers are for ever
+NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo", "shvc-cifar10")  # numbers are for ever
 DRAWS = range(4)
 _SQUARE, _ALPHA, _NUMBER, _DRAW = 16, 32, 15, 6
 

@@ -20,8 +20,7 @@ import torch
 
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
-from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, linear_net, shvc_codec, vae_codec
-from shvc_lib.models.shvc import SHVC
+from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, linear_net, shvc_codec, subsampled_codec, vae_codec
 from shvc_lib.nn import save_exact, save_partly_exact
 
 DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
@@ -50,7 +49,7 @@ def main():
     model = run.model.eval()
     save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized, "LinearNet": _linear_net}.get(recipe.model, _lossless)(model, train._images(recipe))
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
-    suffix = ".safetensors.xz" if recipe.model in ("SHVC", "LinearNet") else ".safetensors"
+    suffix = ".safetensors.xz" if recipe.model in ("SHVC", "LinearNet", "SubsampledSHVC") else ".safetensors"
     path = zoo.FOLDER / f"{recipe.name}{suffix}"
     new = zoo.FOLDER / f".{recipe.name}.new{suffix}"
     save(new)
@@ -82,7 +81,8 @@ def _lossless(model, training):
     """(a function that writes the exact twin, a function that measures) of a lossless model: of CIFAR-10, or of photographs of any size."""
     photographs = training.shape[1] > 32
     typical = training[::len(training) // 48, :64, :96] if photographs else training[:CALIBRATION]
-    twin = (shvc_codec if isinstance(model, SHVC) else vae_codec).exact_twin(model, typical.numpy())
+    codecs = {"SHVC": shvc_codec, "SubsampledSHVC": subsampled_codec}
+    twin = codecs.get(type(model).__name__, vae_codec).exact_twin(model, typical.numpy())
 
     def measured():
         if photographs:
@@ -91,7 +91,8 @@ def _lossless(model, training):
                                      **{kind: float(np.mean([row["total"] for row in rows])) for kind, rows in (("float", floats), ("exact", integers))},
                                      "parts": {key: float(np.mean([row[key] for row in integers])) for key in integers[0] if key[0] in "xz"}}}
         floats, integers = (negative_elbo(network, data.cifar10("test", IMAGES), DRAWS) for network in (model, twin))
-        return {"bits_per_dim": {"what": f"negative ELBO on the first {IMAGES} test images of CIFAR-10, ideal, mean of {DRAWS} draws of z",
+        drawn = "" if model.deterministic else f", mean of {DRAWS} draws of z"
+        return {"bits_per_dim": {"what": f"negative ELBO on the first {IMAGES} test images of CIFAR-10, ideal{drawn}",
                                  "float": floats["total"], "exact": integers["total"], "parts": {k: v for k, v in integers.items() if k[0] in "xz"}}}
 
     return lambda path: save_exact(twin, path), measured
