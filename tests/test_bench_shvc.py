@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shvc_lib import album, bench, bench_shvc, cli, codec, data, results, zoo
+from shvc_lib import album, bench, bench_shvc, cli, codec, coders, data, results, zoo
 from shvc_lib.bench_shvc import FILES, FITTED, JPEG_XL, LINEAR, PHOTO, TIMED
 from shvc_lib.coding import BitStack, logistic
 from shvc_lib.errors import InvalidInput
@@ -93,15 +93,15 @@ def test_what_images_are_like():
 # --- small runs ----------------------------------------------------------------------------------------------------------------------------------
 
 def test_a_small_run_on_small_images(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_shvc, "NETWORKS", (TIMED, FILES, "shvc-short-deterministic", "no-such-network"))
+    monkeypatch.setattr(bench_shvc, "NETWORKS", (TIMED, FILES, coders.SMALL, "shvc-short-deterministic", "no-such-network"))
     monkeypatch.setattr(bench_shvc, "CHAIN", 2)
     monkeypatch.setattr(data, "cifar10", lambda split, count: data.patches([data.photograph("chelsea")], 32, count, seed=split == "test"))
     out = tmp_path / "out.json"
     assert bench.main(["shvc", "--count", "4", "--json", str(out)]) == 0
     result, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert set(result["models"]) == {TIMED, FILES, "shvc-short-deterministic"} and {"command", "date", "commit", "hardware"} <= set(result)
+    assert set(result["models"]) == {TIMED, FILES, coders.SMALL, "shvc-short-deterministic"} and {"command", "date", "commit", "hardware"} <= set(result)
     kinds = [row["kind"] for row in result["models"].values()]
-    assert kinds == ["SHVC", "SHVC-ArIB", "deterministic"]
+    assert kinds == ["SHVC", "SHVC-ArIB", "deterministic", "deterministic"]
     for name, row in result["models"].items():
         assert f"{row['actual']:.4f}" in printed and row["actual"] > 0.999 * row["symbols"], name
         assert row["integer"] == pytest.approx(sum(value for key, value in row["parts"].items() if key[0] in "xz"), rel=1e-4)

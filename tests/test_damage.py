@@ -25,7 +25,7 @@ from shvc_lib.models import linear_wide
 
 torch.set_num_threads(1)
 SEED, ROOM, SECONDS = 7, 1 << 30, 20.0  # bytes and processor seconds that one file may take beyond what the process has taken already
-ARIB, PLAIN, BEST, FITTED = "shvc-short-arib", "shvc-short", "shvc-short-deterministic", "linear-net"
+ARIB, PLAIN, BEST, FITTED, PIXELS = "shvc-short-arib", "shvc-short", "shvc-short-deterministic", "linear-net", "shvc-cifar10"
 ALBUM_NETWORKS = (ARIB, PLAIN)
 
 
@@ -85,6 +85,8 @@ def samples():
         "small": (encode(photograph(13, 16), model=ARIB), photograph(13, 16)),
         "small, RGBA": (encode(photograph(10, 12, 4), model=ARIB), photograph(10, 12, 4)),
         "small, stored": (encode(noise, model=ARIB), noise),
+        "small, pixels": (encode(photograph(11, 14), model=PIXELS), photograph(11, 14)),
+        "tiles, pixels": (encode(photograph(19, 18), model=PIXELS, tile=16), photograph(19, 18)),
     }
     for name, model in (("1, ladder", "pln"), ("1, discretised", "dvae-1")):
         content = encode(colour, model=model)
@@ -145,7 +147,7 @@ def moved(rng, content, _):
 DAMAGE = (flipped, cut, lengthened, shortened, overwritten, spliced, grafted, moved)
 NUMBERS = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 64, 127, 128, 255, 256, 257, 1000, 4095, 4096, 4097, 1 << 14, 65535, 65536, 1 << 20, (1 << 24) - 1,
            1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 34]
-NAMES = ["linear", FITTED, ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
+NAMES = ["linear", FITTED, PIXELS, ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
 
 
 def number(rng, own):
@@ -310,16 +312,17 @@ def counted(monkeypatch, tally):
 
 BLIND, REPAIRED = 290, 110  # of each sample
 SLOW = {"1, ladder": 60, "1, discretised": 60, "tiles, network": 50, "tiles, best guess": 50, "small": 80, "small, RGBA": 60, "album": 40, "album, 1": 40,
-        "album, chain": 30}  # repaired, of those whose decoders take long
+        "album, chain": 30, "tiles, fitted": 40, "small, pixels": 60, "tiles, pixels": 40}  # repaired, of those whose decoders take long
 SAMPLES = ["1, grey", "1, RGB", "1, RGBA", "1, stored", "1, ladder", "1, discretised", "tiles, linear", "tiles, 16 bits", "tiles, 10 bits", "tiles, network",
-           "tiles, best guess", "tiles, stored", "small", "small, RGBA", "small, stored", "album", "album, 1", "album, chain"]
+           "tiles, best guess", "tiles, stored", "small", "small, RGBA", "small, stored", "album", "album, 1", "album, chain",
+           "tiles, fitted", "small, pixels", "tiles, pixels"]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_damage_that_checksums_meet(name, samples, tally, limited):
     """Flips, cuts, pieces too many or too few, pieces of other files. Small images have no checksum on the outside: their decoder sees all of it."""
     rng, sample = np.random.default_rng([SEED, SAMPLES.index(name)]), samples[name]
-    for k in range(BLIND if name not in ("small", "small, RGBA", "album, 1") else SLOW[name]):
+    for k in range(BLIND if name not in ("small", "small, RGBA", "small, pixels", "album, 1") else SLOW[name]):
         other = samples[SAMPLES[rng.integers(len(SAMPLES))]]
         outcome(tally, sample, DAMAGE[k % len(DAMAGE)](rng, sample.content, other.content), sample.pixels, other.pixels)
 
@@ -385,6 +388,10 @@ CLAIMS = {
     "tiles that are not there": lambda: tiled("linear", (16384, 16384), 8, random_payload(60), 16),
     "a tile for best guesses": lambda: tiled(BEST, (2048, 2048, 3), 8, random_payload(60)),
     "a small image": lambda: container_small.header(ARIB, (128, 128, 3)) + random_payload(2000),
+    "a small image of pixels": lambda: container_small.header(PIXELS, (128, 128, 3)) + random_payload(2000),
+    "a tile of pixels": lambda: tiled(PIXELS, (512, 512, 3), 8, random_payload(60000)),
+    "a row of pixels": lambda: tiled(PIXELS, (1, 1 << 18, 3), 8, random_payload(60000)),
+    "an album of pixels": lambda: albumed([PIXELS], 0, 1, (1024, 1024, 3), random_payload(60)),
     "an album": lambda: albumed([ARIB], 0, 1, (1024, 1024, 3), random_payload(60)),
     "an album of millions": lambda: albumed([ARIB], 0, (1 << 24) - 1, (32, 32, 3), random_payload(60)),
     "a chain": lambda: albumed(ALBUM_NETWORKS, 100, 100, (1024, 1024, 3), random_payload(60)),

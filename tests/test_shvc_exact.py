@@ -215,7 +215,7 @@ def test_a_gpu_writes_and_reads_the_same_bytes(batch, images):
 
 # --- what integers cost -----------------------------------------------------------------------------------------------------------------------
 
-SPLIT = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "SHVC"]
+SPLIT = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] in ("SHVC", "SubsampledSHVC")]
 
 
 @pytest.mark.parametrize("name", SPLIT)

@@ -233,7 +233,7 @@ def test_another_end_is_another_recipe(images, tmp_path):
 
 
 MODELS = {"SHVC": TINY, "BitsBackVAE": recipes.get("vae-tiny").arguments, "Ladder": {"width": 16, "latents": 8}, "DiscretizedVAE": {"groups": (6, 18)},
-          "LinearNet": {"width": 8}}
+          "LinearNet": {"width": 8}, "SubsampledSHVC": {"width": 8}}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -13,7 +13,7 @@ from shvc_lib.models import ladder_codec
 
 LIMIT, LIMIT_ALL = 4 << 20, 25 << 20
 LOSSLESS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
-SPLIT = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "SHVC"]
+SPLIT = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] in ("SHVC", "SubsampledSHVC")]
 LADDERS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "Ladder"]
 FITTED = ["linear-net"]
 DISCRETIZED = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "DiscretizedVAE"]

@@ -72,22 +72,21 @@ def _inverse():
     return torch.from_numpy(inverse_scales() >> 23 - _INVERSE).int()
 
 
-def surroundings(lattice, number, level):
-    """What pass `number` sees of a lattice, int32 (B, H, W, 3): of x at level 0, of z_level above.
+def surroundings(lattice, number, level, rows=slice(None), columns=slice(None)):
+    """What pass `number` sees of a lattice, int32 (B, H, W, 3): of x at level 0, of z_level above; rows, columns: some of the pass's.
 
     Returns of its P pixels, image by image and row by row: inputs int32 (P, inputs_of(number)), multiples of 2^-7; means int32 (P, 3) in 1/16 level;
     indices of scales int64 (P, 1). In integers throughout."""
-    height, width = lattice.shape[1:3]
-    down, right = torch.arange(PASSES[number][0], height, 2), torch.arange(PASSES[number][1], width, 2)
-    offsets = neighbours(number)
+    (_, height, width, _), device, offsets = lattice.shape, lattice.device, neighbours(number)
+    down, right = (torch.arange(first, side, 2, device=device)[part] for first, side, part in zip(PASSES[number], (height, width), (rows, columns)))
     at_rows = {y: lattice[:, _mirrored(down + y, height)] for y in {y for y, _ in offsets}}
     at_columns = {x: _mirrored(right + x, width) for x in {x for _, x in offsets}}
     seen = torch.stack([at_rows[y][:, :, at_columns[x]] for y, x in offsets], -1).flatten(0, 2)
     means = 16 // NEAREST * seen[..., :NEAREST].sum(-1, dtype=torch.int32)
     away = 16 * seen - means[..., None]
     spreads = away[..., :NEAR].abs().sum(-1, dtype=torch.int32)
-    scales = SMALLEST + torch.searchsorted(_thresholds(), spreads.sum(-1, keepdim=True, dtype=torch.int32))
-    inverse, shift = _inverse()[scales], 4 + _INVERSE - INPUT_BITS
+    scales = SMALLEST + torch.searchsorted(_thresholds().to(device), spreads.sum(-1, keepdim=True, dtype=torch.int32))
+    inverse, shift = _inverse().to(device)[scales], 4 + _INVERSE - INPUT_BITS
     units = torch.cat([away.flatten(1), spreads // NEAR], 1) * inverse + (1 << shift - 1) >> shift
     facts = [(means >> 4) - 128, (scales - 80).int() << INPUT_BITS - 4, torch.full_like(scales, min(level, LEVELS) << INPUT_BITS - 1, dtype=torch.int32)]
     return torch.cat([units, *facts], 1).clamp_(-INPUT_LIMIT, INPUT_LIMIT), means, scales
@@ -139,7 +138,8 @@ class SubsampledSHVC(nn.Module):
     def forward(self, number, inputs):
         """(offsets, log scales, logits, factors), in units of the scale: float32 (P, 3, K) each, factors in the order of `nn.autoregression.pairs`, and colours
         in that of `ORDER`. inputs: int32 (P, n) of `surroundings`."""
-        return self.passes[number](inputs.float() / (1 << INPUT_BITS)).unflatten(-1, (4, _THREE, self.components)).unbind(1)
+        network = self.passes[number]
+        return network(inputs.to(network.last.weight.device, torch.float32) / (1 << INPUT_BITS)).unflatten(-1, (4, _THREE, self.components)).unbind(1)
 
     def noise(self, batch, generator, side):
         """What one step draws: nothing."""

@@ -21,6 +21,7 @@ from ..nn.parameters import OUTPUT_BITS, relative_mixture, to_integers
 from .subsampled import ORDER, PASSES, surroundings
 
 _MEAN_BITS = 4  # means and residuals come in 1/16 of a level
+_BAND = 1 << 14  # pixels that a network sees at a time
 
 
 def exact_twin(model, images):
@@ -52,26 +53,47 @@ def _sub_block(canvas, level, number):
     return canvas[:, row << level::2 << level, column << level::2 << level]
 
 
+def _bands(batch, height, width):
+    """(rows, columns) slices of a sub-block, each of some `_BAND` pixels: several rows, or a part of one."""
+    across = max(1, min(width, _BAND // batch))
+    down = max(1, _BAND // (batch * across))
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield slice(top, top + down), slice(left, left + across)
+
+
+def _answers(twin, canvas, level, number, shape):
+    """Of the pixels of a sub-block of `shape` (B, h, w): means (1/16 level) and indices of scales, int64 (B, h, w, 3) and (B, h, w, 1), and what the network
+    says, multiples of 2^-12, int64 (B, h, w, 3, K) each: offsets, log scales, logits, factors."""
+    own, found = slice(None, None, 1 << level), None
+    for rows, columns in _bands(*shape):
+        inputs, means, scales = surroundings(canvas[:, own, own], number, level, rows, columns)
+        with torch.no_grad():
+            parts = [means.numpy(), scales.numpy(), *(to_integers(values) for values in twin(number, inputs))]
+        found = found or [np.empty((*shape, *part.shape[1:]), dtype=np.int64) for part in parts]
+        for whole, part in zip(found, parts):
+            place = whole[:, rows, columns]
+            place[...] = part.reshape(place.shape)
+    return found
+
+
 def _model(twin, shape):
     """The images' distribution as a generator in decoding order (see `coding.autoregressive`); shape: (H, W, 3), or (B, H, W, 3) over `Lanes`."""
     batch = shape[:-3]
     canvas = torch.zeros((1, *shape)[-4:], dtype=torch.int32)
     canvas[:, 0, 0] = torch.from_numpy((yield independent(Uniform(256), len(canvas) * 3)).reshape(-1, 3))
     for level, number in _places(*shape[-3:-1]):
-        block, own = _sub_block(canvas, level, number), slice(None, None, 1 << level)
-        inputs, means, scales = surroundings(canvas[:, own, own], number, level)
-        with torch.no_grad():
-            offsets, log_scales, logits, factors = (to_integers(values) for values in twin(number, inputs))
-        means, scales, residuals = means.numpy().astype(np.int64)[:, ORDER], scales.numpy(), []
+        block, residuals = _sub_block(canvas, level, number), []
+        means, scales, offsets, log_scales, logits, factors = _answers(twin, canvas, level, number, block.shape[:-1])
         for c, colour in enumerate(ORDER):
-            centre = means[:, c, None] << OUTPUT_BITS - _MEAN_BITS
+            centre = means[..., colour, None] << OUTPUT_BITS - _MEAN_BITS
             for j, (target, i) in enumerate(pairs(len(ORDER))):
                 if target == c:
-                    centre = centre + (factors[:, j] * residuals[i] >> _MEAN_BITS)
-            mixture = relative_mixture(centre, scales, offsets[:, c], log_scales[:, c], logits[:, c])
+                    centre = centre + (factors[..., j, :] * residuals[i] >> _MEAN_BITS)
+            mixture = relative_mixture(centre, scales, offsets[..., c, :], log_scales[..., c, :], logits[..., c, :])
             symbols = yield logistic_mixture(*(values.reshape(*batch, -1, values.shape[-1]) for values in mixture))
             block[..., colour] = torch.from_numpy(symbols).reshape(block.shape[:-1])
-            residuals.append((symbols.reshape(-1, 1).astype(np.int64) << _MEAN_BITS) - means[:, c, None])
+            residuals.append((symbols.reshape(*block.shape[:-1], 1).astype(np.int64) << _MEAN_BITS) - means[..., colour, None])
 
 
 def codec(twin, shape):
