@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -31,19 +32,17 @@ from .models import shvc_codec
 
 NETWORKS = ("shvc-cifar10", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-short", "shvc-short-arib", "shvc-short-deterministic")
 TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo", "linear", "auto"
-SINGLE = (FILES, coders.SMALL)  # networks whose single images become files of their own
+FITTED, SINGLE = coders.FITTED, (FILES, coders.SMALL)  # SINGLE: networks whose single images become files of their own
 SMALL, LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9"), ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"
-KEYS = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode")
+KEYS, WEBP = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode"), 16383  # WebP: pixels a side
 INITIAL_BITS, BATCH, CHAIN, THREADS, DRAWS = 1 << 14, 100, 50, 2, 2
-WEBP = 16383  # pixels a side
-FITTED = coders.FITTED
 PROVEN = 2  # photographs for which "auto" is called; for the others the smallest of the files that it tries is put down
 
 
 @contextmanager
 def ideal_bits():
-    """While it is open: a list of numbers whose sum is -log2 of the mass, in the integers of the coder, of every symbol that this process pushed,
-    less that of those popped. What a file needs beyond it is overhead."""
+    """While it is open: a list of numbers whose sum is -log2 of the mass, in the integers of the coder, of every symbol that this process pushed, less that
+    of those popped. What a file needs beyond it is overhead."""
     found, encode, decode = [], BitStack._encode, BitStack._decode
 
     def pushed(self, start, freq, size):
@@ -266,15 +265,17 @@ def photographs(args, circumstances):
     timed, rows = [(ours(image), ours(image, FITTED), jpeg_xl(image)) for _, image in pictures], []
     with ThreadPoolExecutor(THREADS) as pool:
         rest = list(pool.map(others, [image for _, image in pictures]))
-    for number, ((name, image), found) in enumerate(zip(pictures, [[*a, *b] for a, b in zip(timed, rest)])):
+    for number, ((name, image), found) in enumerate(zip(pictures, ([*a, *b] for a, b in zip(timed, rest)))):
         tried = [coder.name for coder in codec.candidates(image)]
+        found += [ours(image, other) for other in tried if other not in {row["codec"] for row in found}]  # what is for small images only
         best = min((row for row in found if row["codec"] in tried), key=lambda row: row["bytes"])
         if number < PROVEN and len(codec.encode(image, AUTO, workers=THREADS)) != best["bytes"]:
             raise InvalidInput(f"{name}: auto wrote another file than the smallest of {', '.join(tried)}")
         found.append({"codec": AUTO, "bytes": best["bytes"], "bits_per_dim": best["bits_per_dim"]})
         rows += [{"image": name, "shape": list(image.shape), **row} for row in found]
         print(f"{name:12} " + ", ".join(f"{row['codec']} {row['bits_per_dim']:.3f}" for row in found), flush=True)
-    mean = {key: {row["codec"]: float(np.mean([other[key] for other in rows if other["codec"] == row["codec"]])) for row in rows if key in row} for key in KEYS}
+    of_all = [name for name, count in Counter(row["codec"] for row in rows).items() if count == len(pictures)]
+    mean = {key: {name: float(np.mean(own)) for name in of_all if (own := [row[key] for row in rows if row["codec"] == name and key in row])} for key in KEYS}
     for name, rate in mean["bits_per_dim"].items():
         times = "".join(f", {way} {mean[f'seconds_{way}'][name]:6.2f} s" for way in ("encode", "decode") if name in mean[f"seconds_{way}"])
         print(f"mean of {len(pictures)}: {name:18} {rate:7.4f} bits per sub-pixel{times}")

@@ -260,7 +260,7 @@ def test_integers_cost_at_most_half_a_percent_of_a_network_trained_here(trained)
 def test_no_sum_of_a_shipped_network_can_reach_two_to_the_24(name):
     layers = [layer for layer in zoo.load(name).modules() if isinstance(layer, nn.ExactLayer)]
     worst = [(layer.weight.long().flatten(1).abs().sum(1) * 2048 + layer.bias.long().abs()).max() for layer in layers]
-    assert len(layers) > 30 and max(worst) < 1 << 24 and sum(w > 1 << 23 for w in worst) > len(worst) / 2
+    assert len(layers) >= 15 and max(worst) < 1 << 24 and sum(w > 1 << 23 for w in worst) > len(worst) / 2
 
 
 @pytest.mark.parametrize("buffer, value, says", [("weight", 8191, "sums could reach"), ("bias", 1 << 24, "sums could reach"), ("input_shift", 60, "exponents")])
