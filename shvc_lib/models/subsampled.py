@@ -79,6 +79,10 @@ def surroundings(lattice, number, level, rows=slice(None), columns=slice(None)):
     indices of scales int64 (P, 1). In integers throughout."""
     (_, height, width, _), device, offsets = lattice.shape, lattice.device, neighbours(number)
     down, right = (torch.arange(first, side, 2, device=device)[part] for first, side, part in zip(PASSES[number], (height, width), (rows, columns)))
+    if height == 1:  # nothing lies in odd rows: what would, is looked for to the left and to the right
+        offsets = [(0, x if (PASSES[number][1] + x) % 2 == 0 else x + (1 if y > 0 else -1)) for y, x in offsets]
+    if width == 1:
+        offsets = [(y if (PASSES[number][0] + y) % 2 == 0 else y + (1 if x > 0 else -1), 0) for y, x in offsets]
     at_rows = {y: lattice[:, _mirrored(down + y, height)] for y in {y for y, _ in offsets}}
     at_columns = {x: _mirrored(right + x, width) for x in {x for _, x in offsets}}
     seen = torch.stack([at_rows[y][:, :, at_columns[x]] for y, x in offsets], -1).flatten(0, 2)
