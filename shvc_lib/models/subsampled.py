@@ -45,7 +45,7 @@ def neighbours(number):
     row, column = PASSES[number]
     known = [(0, 0), *PASSES[:number]]
     square = [(y, x) for y in range(-REACH, REACH + 1) for x in range(-REACH, REACH + 1) if ((row + y) % 2, (column + x) % 2) in known]
-    return sorted(square, key=lambda offset: (math.hypot(*offset), offset))[:NEIGHBOURS[number]]
+    return sorted(square, key=lambda offset: (offset[0]**2 + offset[1]**2, offset))[:NEIGHBOURS[number]]
 
 
 def inputs_of(number):
