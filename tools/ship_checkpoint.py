@@ -21,7 +21,7 @@ import torch
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
 from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, linear_net, shvc_codec, subsampled_codec, vae_codec
-from shvc_lib.nn import save_exact, save_partly_exact
+from shvc_lib.nn import float_twin, save_exact, save_partly_exact
 
 DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
         "bsds500-scales": "BSDS500, 200 training and 100 validation images, as they are, at two thirds and at half of their size",
@@ -103,7 +103,7 @@ def _linear_net(model, training):
     twin = linear_net.exact_twin(model, training[::12].numpy())
 
     def measured():
-        rates = [[linear_net.codec(network, image.shape).bits(image) / image.size for image in data.kodak()] for network in (linear_net.float_twin(model), twin)]
+        rates = [[linear_net.codec(network, image.shape).bits(image) / image.size for image in data.kodak()] for network in (float_twin(model), twin)]
         return {"bits_per_dim": {"what": "the 24 Kodak photographs, each as a whole, ideal, with the coefficients and tunings that are sent",
                                  **{kind: float(np.mean(own)) for kind, own in zip(("float", "exact"), rates)}}}
 

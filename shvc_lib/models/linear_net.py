@@ -13,8 +13,6 @@ common, so a step may tune a, b and log w by a number each and a multiple of log
 (`nn.exact`). Taught in chapter 7.
 """
 
-import copy
-
 import numpy as np
 import torch
 from torch import nn
@@ -161,14 +159,6 @@ def exact_twin(model, images):
     batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     seen = [found[:2] for k, image in enumerate(batch) for found in model.looked_at(image[None], [ROWS * (k % len(PASSES))])]
     return to_exact(model, lambda m: [part for step, inputs in seen for part in m(step, inputs)])
-
-
-def float_twin(model):
-    """What `codec` also accepts and nobody should write files with: the float network, its outputs rounded to multiples of 2^-12. To be measured."""
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
-    forward = twin.forward
-    twin.forward = lambda step, inputs: tuple((values * (1 << OUTPUT_BITS)).round() / (1 << OUTPUT_BITS) for values in forward(step, inputs))
-    return twin
 
 
 def _outputs(net, canvas, step, means, scales):

@@ -8,8 +8,6 @@ Encoder and decoder do the same: level by level, pass by pass, one network call 
 Taught in chapter 7.
 """
 
-import copy
-
 import numpy as np
 import torch
 
@@ -29,14 +27,6 @@ def exact_twin(model, images):
     lattice = torch.from_numpy(np.ascontiguousarray(images)).int()
     seen = [(number, surroundings(lattice[:, ::1 << level, ::1 << level], number, level)[0]) for level in range(3) for number in range(len(PASSES))]
     return to_exact(model, lambda m: [part for number, inputs in seen for part in m(number, inputs)])
-
-
-def float_twin(model):
-    """What `codec` also accepts and nobody should write files with: the float network, its outputs rounded to multiples of 2^-12. To be measured."""
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
-    forward = twin.forward
-    twin.forward = lambda number, inputs: tuple((values * (1 << OUTPUT_BITS)).round() / (1 << OUTPUT_BITS) for values in forward(number, inputs))
-    return twin
 
 
 def _places(height, width):

@@ -11,8 +11,8 @@ from .exact import arithmetic, load_exact, save_exact, to_exact
 from .exact_layer import ExactLayer, exact_kernels
 from .gdn import GDN
 from .partly_exact import load_partly_exact, save_partly_exact
-from .parameters import exact_means, exact_scales, exact_weights, logistic_window, to_integers
+from .parameters import exact_means, exact_scales, exact_weights, float_twin, logistic_window, relative_mixture, to_integers
 
-__all__ = ["ExactLayer", "GDN", "arithmetic", "exact_kernels", "exact_means", "exact_scales", "exact_weights", "load_exact", "load_partly_exact",
-           "logistic_log_mass", "logistic_window", "mixture_log_mass", "round_to_grid", "sample_logistic", "save_exact", "save_partly_exact", "to_exact",
-           "to_integers", "with_floor"]
+__all__ = ["ExactLayer", "GDN", "arithmetic", "exact_kernels", "exact_means", "exact_scales", "exact_weights", "float_twin", "load_exact",
+           "load_partly_exact", "logistic_log_mass", "logistic_window", "mixture_log_mass", "relative_mixture", "round_to_grid", "sample_logistic", "save_exact",
+           "save_partly_exact", "to_exact", "to_integers", "with_floor"]

@@ -13,6 +13,7 @@ A latent on a grid is best counted in bins (level = bin), a power of two of whic
 The float distribution that was trained (`nn.distributions`) and the integer one differ by this rounding alone. Taught in chapter 5.
 """
 
+import copy
 from decimal import Decimal, localcontext
 from functools import lru_cache
 
@@ -37,6 +38,15 @@ def to_integers(values, bits=OUTPUT_BITS):
     if not ((np.rint(scaled) == scaled) & (np.abs(scaled) <= 2**40)).all():
         raise InvalidInput(f"not multiples of 2^-{bits}: only exact networks' outputs can become integer parameters")
     return scaled.astype(np.int64)
+
+
+def float_twin(model):
+    """What codecs of exact networks also accept and nobody should write files with: a copy of a float network for which the tensors that its `forward` returns
+    are rounded to multiples of 2^-12. To be measured."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    forward = twin.forward
+    twin.forward = lambda *inputs: tuple((values * (1 << OUTPUT_BITS)).round() / (1 << OUTPUT_BITS) for values in forward(*inputs))
+    return twin
 
 
 def round_shift(values, shift):
