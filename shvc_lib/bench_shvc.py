@@ -30,7 +30,7 @@ from .errors import InvalidInput, MissingData
 from .images import write_bytes
 from .models import shvc_codec
 
-NETWORKS = ("shvc-cifar10", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-short", "shvc-short-arib", "shvc-short-deterministic")
+NETWORKS = ("shvc-cifar10", "shvc-pixels-cifar10", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-short", "shvc-short-arib", "shvc-short-deterministic")
 TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo", "linear", "auto"
 FITTED, SINGLE = coders.FITTED, (FILES, coders.SMALL)  # SINGLE: networks whose single images become files of their own
 SMALL, LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9"), ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"

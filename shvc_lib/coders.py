@@ -17,7 +17,7 @@ from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
 
 MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
-PHOTO, SMALL = "shvc-photo", "shvc-cifar10"  # the SHVCs for photographs and for images of 32 x 32
+PHOTO, SMALL = "shvc-photo", "shvc-pixels-cifar10"  # the SHVCs for photographs and for images of 32 x 32
 FITTED = "linear-net"
 _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
 

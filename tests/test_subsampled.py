@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from conditions import MORE_WAYS
 from test_linear import picture
 from test_shvc_exact import PROCESSORS, run_with_other_instructions
 
-from shvc_lib import data, models, nn, recipes, train
+import shvc_lib
+from shvc_lib import codec, coders, container_small, data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack, Uniform, logistic_mixture
 from shvc_lib.coding.lanes import Lanes
 from shvc_lib.errors import InvalidInput
@@ -219,7 +221,7 @@ def test_its_loss_is_what_the_coder_pays(shape, twin):
 
 def test_exactness_and_rounding_cost_little(model, twin):
     """The float network's loss, the same rounded, and its exact twin: a third way to the same number."""
-    floats, rounded = bits_of(model, CAT)[0], subsampled_codec.codec(subsampled_codec.float_twin(model), CAT.shape).bits(CAT)
+    floats, rounded = bits_of(model, CAT)[0], subsampled_codec.codec(nn.float_twin(model), CAT.shape).bits(CAT)
     assert rounded == pytest.approx(floats, rel=2e-3) and subsampled_codec.codec(twin, CAT.shape).bits(CAT) == pytest.approx(floats, rel=1e-2)
 
 
@@ -433,7 +435,7 @@ def test_a_slow_decoder_reads_the_same_pixels(shape, twin):
 @pytest.mark.parametrize("bfloat", [False, True])
 def test_it_learns(bfloat):
     """Against the network as it was, on the same images: crops differ far more from one another than thirty steps achieve."""
-    recipe = dataclasses.replace(recipes.get("shvc-cifar10"), arguments={**SMALL, "bfloat": bfloat}, batch=4, steps=30, warmup=5, data="photographs", crop=16)
+    recipe = dataclasses.replace(recipes.get("shvc-pixels-cifar10"), arguments={**SMALL, "bfloat": bfloat}, batch=4, steps=30, warmup=5, data="photographs", crop=16)
     run, images = train.Run(recipe), torch.from_numpy(data.patches([COFFEE], 24, 64, seed=0))
     assert run.model.noise(4, torch.Generator(), 16) == []
     before, gains = copy.deepcopy(run.model), []
@@ -463,3 +465,58 @@ def test_a_new_network_predicts_around_the_mean():
     assert offsets.shape == log_scales.shape == logits.shape == factors.shape == (256, 3, 3)
     assert (log_scales.mean((0, 1)) - torch.tensor([-1, -0.15, 0.7])).abs().max() < 0.2 and max(x.mean().abs() for x in (offsets, logits, factors)) < 0.2
     assert 3 < bits_of(new, COFFEE)[0] / COFFEE.size < 6
+
+
+def test_loud_channels_are_calmed_and_nothing_changes(model):
+    """Channels far below zero, where ReLU shuts them, and far above it: more than an exact layer can return."""
+    loud = copy.deepcopy(model)
+    with torch.no_grad():
+        for network in loud.passes:
+            network.first.bias[0], network.layers[0].bias[1], network.first.bias[2] = -3000.0, -300.0, 500.0
+            network.last.weight[:, 2] = 0.0
+    lattice, before = torch.from_numpy(COFFEE[None, :16, :16]).int(), copy.deepcopy(loud.state_dict())
+    twin = subsampled_codec.exact_twin(loud, COFFEE[None])  # would refuse outputs of 256 and more
+    assert all(torch.equal(value, before[name]) for name, value in loud.state_dict().items())
+    calm = copy.deepcopy(loud)
+    for number, network in enumerate(calm.passes):
+        inputs = subsampled.surroundings(lattice, number, 0)[0]
+        subsampled_codec._calm(network, inputs.float() / 128)
+        hidden = network.first(inputs.float() / 128)
+        assert max(hidden.abs().max(), network.layers[0](hidden.relu()).abs().max()) <= 128
+        assert all(torch.equal(own, other) for own, other in zip(calm(number, inputs), loud(number, inputs)))
+    tensor = torch.from_numpy(CAT[None]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        assert float(twin.loss(tensor, [])[0]) == pytest.approx(float(loud.loss(tensor, [])[0]), rel=0.01)
+
+
+# --- golden -----------------------------------------------------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parent / "golden" / "shvc_pixels.shvc"
+
+
+def golden_image():
+    return np.ascontiguousarray(CAT[:29, 10:46])
+
+
+def write_golden():
+    GOLDEN.write_bytes(shvc_lib.encode(golden_image(), coders.SMALL))
+
+
+def test_a_golden_file_is_read_in_every_arithmetic_and_written_again():
+    """The format is a promise, and so are the network's numbers."""
+    content, image = GOLDEN.read_bytes(), golden_image()
+    assert shvc_lib.encode(image, coders.SMALL) == content, "other weights than when tests/golden was written: write it anew"
+    assert np.array_equal(shvc_lib.decode(content), image) and len(content) < 0.55 * image.size
+    parts = container_small.unpack(content)
+    assert parts.model == coders.SMALL == "shvc-pixels-cifar10" and len(parts.header) == 5
+    for arithmetic in ("float32", "float64", "int64"):
+        with nn.arithmetic(zoo.load(coders.SMALL), arithmetic) as net:
+            stack = BitStack.from_bytes(parts.payload)
+            assert np.array_equal(subsampled_codec.codec(net, image.shape).pop(stack), image)
+            assert stack == codec.small_start(parts.header, coders.get(coders.SMALL), image)[0]
+
+
+def test_a_slow_decoder_reads_the_golden_file():
+    parts = container_small.unpack(GOLDEN.read_bytes())
+    with nn.arithmetic(zoo.load(coders.SMALL), "int64") as net:
+        assert slowly(net, BitStack.from_bytes(parts.payload), 29, 36) == golden_image().tolist()

@@ -8,6 +8,8 @@ Encoder and decoder do the same: level by level, pass by pass, one network call 
 Taught in chapter 7.
 """
 
+import copy
+
 import numpy as np
 import torch
 
@@ -16,9 +18,10 @@ from ..errors import InvalidInput
 from ..nn.autoregression import pairs
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, relative_mixture, to_integers
-from .subsampled import ORDER, PASSES, surroundings
+from .subsampled import INPUT_BITS, ORDER, PASSES, surroundings
 
 _MEAN_BITS = 4  # means and residuals come in 1/16 of a level
+MOST = 128.0  # half of what an exact layer can return
 _BAND = 1 << 14  # pixels that a network sees at a time
 
 
@@ -26,7 +29,27 @@ def exact_twin(model, images):
     """The exact twin of a trained SubsampledSHVC; `images`: uint8 (N, H, W, 3), typical ones to calibrate on."""
     lattice = torch.from_numpy(np.ascontiguousarray(images)).int()
     seen = [(number, surroundings(lattice[:, ::1 << level, ::1 << level], number, level)[0]) for level in range(3) for number in range(len(PASSES))]
+    model = copy.deepcopy(model).eval()
+    for number, network in enumerate(model.passes):
+        _calm(network, torch.cat([inputs for own, inputs in seen if own == number]).float() / (1 << INPUT_BITS))
     return to_exact(model, lambda m: [part for number, inputs in seen for part in m(number, inputs)])
+
+
+@torch.no_grad()
+def _calm(network, x):
+    """Divide channels of a pass by powers of two until none of its layers returns more than `MOST` for the inputs x. What the network computes does not change:
+    ReLU passes factors on, and the layers that read a channel are multiplied."""
+    found = network.first(x)
+    most, hidden = found.abs().amax(0), found.relu()
+    for layer in network.layers:
+        found = layer(hidden)
+        most, hidden = torch.maximum(most, found.abs().amax(0)), hidden + found.relu()
+    factors = torch.exp2(torch.ceil(torch.log2(most / MOST))).clamp_min(1)
+    for layer in (network.first, *network.layers):
+        layer.weight /= factors[:, None]
+        layer.bias /= factors
+    for layer in (*network.layers, network.last):
+        layer.weight *= factors
 
 
 def _places(height, width):
