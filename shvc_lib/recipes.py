@@ -114,7 +114,7 @@ _fitted = partial(Recipe, model="LinearNet", arguments={"width": 96}, data="bsds
 for _recipe in (_fitted("linear-net-start", steps=14_000, learning_rate=3e-3),
                 _fitted("linear-net", steps=7_000, learning_rate=1.5e-3, ema=0.999, start="linear-net-start")):
     RECIPES[_recipe.name] = _recipe
-# A deterministic SHVC whose latents are pixels: no posterior to be learned, and so many more images in the same time.
+# A deterministic SHVC whose latents are pixels: no posterior to be learned.
 _subsampled = partial(Recipe, model="SubsampledSHVC", arguments={"bfloat": True}, batch=32, learning_rate=8e-3, clip=1.0, ema=0.999)
 for _recipe in (_subsampled("shvc-pixels-start", steps=8_000, end=1.0), _subsampled("shvc-pixels-cifar10", steps=10_000, start="shvc-pixels-start")):
     RECIPES[_recipe.name] = _recipe

@@ -145,7 +145,7 @@ class SubsampledSHVC(nn.Module):
         network = self.passes[number]
         return network(inputs.to(network.last.weight.device, torch.float32) / (1 << INPUT_BITS)).unflatten(-1, (4, _THREE, self.components)).unbind(1)
 
-    def noise(self, batch, generator, side):
+    def noise(self, batch, generator, side=32):
         """What one step draws: nothing."""
         return []
 
