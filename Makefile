@@ -53,9 +53,9 @@ grade: venv teach
 	@test -n "$(SUBMITTED)" || { echo "Name the folder of what students handed in: make grade SUBMITTED=DIR"; exit 1; }
 	@.venv-teach/bin/python assignments/grading/grade.py "$(SUBMITTED)" $(if $(OUT),--out "$(OUT)") $(if $(HIDDEN_TESTS),--hidden-tests "$(HIDDEN_TESTS)")
 
-# The library, the notebooks, the problem sets, the book and its pages, three tasks at a time.
+# The library, the notebooks, the problem sets, the book and its pages, two tasks at a time. ONCE=1: no notebook twice.
 test: venv
-	@$(PY) tools/run_tests.py
+	@$(PY) tools/run_tests.py $(if $(ONCE),--once)
 
 lock: venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv

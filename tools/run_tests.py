@@ -1,7 +1,9 @@
-"""What `make test` does: library tests, notebooks, the book, the checks of its pages and the problem sets, three at a time for two cores: every one of them
-waits now and then, for a process to start, for a browser, or for a submission that hangs.
+"""What `make test` does: library tests, notebooks, the book, the checks of its pages and the problem sets, two at a time for two cores.
 
-    python tools/run_tests.py
+    python tools/run_tests.py [--once]
+
+The book's notebooks run while it is built, all of them where nothing was built before, and an error in a cell fails the build. nbval then runs them again,
+cell by cell and with a time limit for each: a second opinion, which `--once` does without.
 
 A core that is free takes the next task that can start. Each task's output appears as a whole when the task ends, with its time. The exit status is 0
 only if every task's was; a failed build leaves no pages to check, so that task is then not started, and says so.
@@ -26,8 +28,8 @@ TASKS = {  # in the order in which they are taken: long ones first, and what oth
     "grading": [*PROBLEM_SETS, "not test_points"],
 }
 NEEDS = {"student edition": "book", "checks of the pages": "student edition"}
-AT_A_TIME = 3
-# One thread per task: three tasks share two cores. The last variable turns "the book is not built: skipped" into a failure.
+AT_A_TIME = 2
+# One thread per task: two tasks share two cores. The last variable turns "the book is not built: skipped" into a failure.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "BOOK_MUST_BE_BUILT": "1"}
 
 
@@ -62,15 +64,16 @@ def take(waiting, results, changed):
 
 
 def main():
-    waiting, results, changed = list(TASKS), {}, threading.Condition()
-    print(f"{AT_A_TIME} of these at a time: " + ", ".join(TASKS), flush=True)
+    names = [name for name in TASKS if name != "notebooks" or "--once" not in sys.argv[1:]]
+    waiting, results, changed = names[:], {}, threading.Condition()
+    print(f"{AT_A_TIME} of these at a time: " + ", ".join(names), flush=True)
     takers = [threading.Thread(target=take, args=(waiting, results, changed), daemon=True) for _ in range(AT_A_TIME)]
     for taker in takers:
         taker.start()
     for taker in takers:
         taker.join()
-    bad = [f"{name} ({results.get(name, 'ended with an error of its own')})" for name in TASKS if results.get(name) != 0]
-    print("\nNot passed: " + ", ".join(bad) if bad else "\nAll passed: " + ", ".join(TASKS), flush=True)
+    bad = [f"{name} ({results.get(name, 'ended with an error of its own')})" for name in names if results.get(name) != 0]
+    print("\nNot passed: " + ", ".join(bad) if bad else "\nAll passed: " + ", ".join(names), flush=True)
     return 1 if bad else 0
 
 
