@@ -19,6 +19,7 @@ copies share. So a copy takes as long from a chain of ten thousand images as fro
 """
 
 import math
+import sys
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, OutOfBits
+from . import tables
 from .cdf import IntegerCDF
 from .checks import integer
 from .rans import EMPTY, TOTAL, WORD
@@ -33,6 +35,7 @@ from .rans import EMPTY, TOTAL, WORD
 _SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
 MAX_COUNT = 1 << 31  # symbols that one pop may ask for
 _TOP = 1 << 12  # words that stay in the coder when the rest becomes a chunk, which happens when there are more than twice as many
+_MANY, _BLOCK = 1 << 19, 1 << 16  # masses of a pop, and bits on a stack, from which on compiled code searches for symbols; how many at a time
 _TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
 
 
@@ -199,7 +202,9 @@ class BitStack:
                 raise InvalidInput(f"count is {count}, but the model is of {math.prod(shape)} symbols")
         number = math.prod(shape)
         offsets = np.zeros(number, dtype=np.int32)
-        if cdf.size > 1:
+        if self._worth_searching(cdf, number):
+            offsets = self._search(cdf, number)
+        elif cdf.size > 1:
             self._rise(number + 2)  # no symbol takes more than a word
             step = _block(cdf)
             for first in range(0, number, step):
@@ -209,6 +214,28 @@ class BitStack:
                     self._put_back(offsets[:last], cdf)
                     raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
         return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
+
+    def _worth_searching(self, cdf, number):
+        """Whether compiled code should find the symbols: if it can, and if what numpy would do takes longer than importing numba, unless that is done."""
+        return (number * cdf.size >= _MANY and (self.bits >= _MANY or f"{__package__}.compiled" in sys.modules) and not self.overdraft
+                and getattr(cdf, "searched", lambda first, last: None)(0, 1) is not None)
+
+    def _search(self, cdf, number):
+        """What `pop` does, for distributions whose symbols are found by a search."""
+        from . import compiled  # here: numba takes half a second to import
+
+        self._rise(number + 2)
+        words, offsets, quantiles = self._ans.get_compressed(), np.empty(number, dtype=np.int32), tables.quantiles(cdf.family, compiled.QUANTILE_BITS)
+        head, left = np.uint64(words[-1]) << np.uint64(WORD) | np.uint64(words[-2]), words.size - 2
+        for first in range(0, number, _BLOCK):
+            last = min(first + _BLOCK, number)
+            table, *rows = cdf.searched(first, last)
+            rows = [np.ascontiguousarray(row) for row in rows]
+            head, left = compiled.pop(np.uint64(head), words, left, table, *rows, quantiles, cdf.size, offsets[first:last])
+            if head == 0:
+                raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
+        self._ans = _coder(np.append(words[:left], np.array([head % EMPTY, head >> WORD], dtype=np.uint32)))
+        return offsets
 
     def _decode(self, cdf, first, last):
         weights = np.ascontiguousarray(cdf.masses(first, last) - 1, dtype=np.float32)  # rows of another order would be read as if they were in this one

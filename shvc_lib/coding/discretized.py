@@ -99,6 +99,21 @@ class DiscretizedMixture(IntegerCDF):
         cdf[:, 0], cdf[:, -1] = 0, TOTAL - self.size
         return np.subtract(cdf[:, 1:], cdf[:, :-1]) + 1
 
+    def searched(self, first, last):
+        """How to search for the flat symbols first ... last - 1 instead of tabulating their masses: (table, starts, weights, guesses, spreads), as `compiled.pop`
+        takes them; or None for mixtures over more than 256 levels."""
+        means, scales, weights = self._means[:, first:last], self._scales[:, first:last], np.zeros((1, last - first), dtype=np.int32)
+        guesses, spreads = means[0], scales[0]
+        if self._weights is not None:
+            if self.size > tables.ROW_SIZE:
+                return None
+            weights = self._weights[:, first:last]
+            guesses, spreads = (np.take_along_axis(values, weights.argmax(0)[None], 0)[0] for values in (means, scales))
+        guesses, spreads = guesses.astype(np.float32) / tables.MEAN_STEPS + 0.5, tables.scale_levels()[spreads]
+        if self.size > tables.ROW_SIZE:
+            return tables.cdf_table(self.family, self._total), means.T, tables.inverse_scales()[scales].astype(np.int32).T, guesses, spreads
+        return tables.row_table(self.family, self._total), tables.row_start(means, scales).astype(np.int32).T, weights.T, guesses, spreads
+
 
 def _single(family, means, scales, size, lower):
     return DiscretizedMixture(family, array("means", means)[..., None], array("scales", scales)[..., None], None, size, lower)

@@ -84,6 +84,19 @@ def _standard_cdf(family):
 
 
 @lru_cache(maxsize=None)
+def quantiles(family, bits):
+    """Roughly where the standard CDF reaches the middles of 2^bits equal masses: float32. To begin a search with; no probability depends on it."""
+    middles = (2 * np.arange(1 << bits, dtype=np.int64) + 1) << 35 - bits
+    return constant((np.searchsorted(_standard_cdf(family), middles) / POINTS - REACH).astype(np.float32))
+
+
+@lru_cache(maxsize=None)
+def scale_levels():
+    """The scale grid in levels, rounded: float32, shape (192,). To begin a search with; no probability depends on it."""
+    return constant(np.exp((np.arange(SCALES) - SCALE_ZERO) / SCALE_STEPS).astype(np.float32))
+
+
+@lru_cache(maxsize=None)
 def inverse_scales():
     """2^16 * POINTS / (16 * scale) for each index of the scale grid: int64, shape (192,)."""
     shrink, value, out = _exp(-1, SCALE_STEPS), _exp(3, 1), []

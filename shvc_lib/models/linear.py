@@ -10,6 +10,7 @@ The linear functions are fitted to the image (`linear_fit`) and travel in the st
 steps use the built-in ones. From pixels to CDFs all arithmetic is on integers. Taught in chapter 1, *Codes*.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ PASSES = [(1, 1, _DIAGONAL + _FAR_DIAGONAL), (0, 1, _DIRECT + _FAR_DIRECT), (1, 
 _SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded before, not in this one
 _NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
 _EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
+_LARGE = 1 << 16  # sub-pixels of an image from which on compiled code predicts them
 _BAND = 1 << 17  # pixels predicted at a time: large images must not need memory for all features at once
 
 
@@ -82,6 +84,11 @@ class Canvas:
         self.pixels = np.zeros(shape, dtype=np.uint8)
         self.errors = np.zeros(shape, dtype=np.uint16)
         self.errors[0, 0] = 50 * 16  # nothing predicted the corner
+
+    @property
+    def missed(self):
+        """The prediction errors, with or without signs: integers (H, W, C), 1/16 level."""
+        return self.errors
 
     def around(self, planes, step, channel, offsets):
         """Channel `channel` of `planes` (H, W, C) at the offsets from every pixel of the step: int32 (offsets, pixels)."""
@@ -145,8 +152,29 @@ def _linear(parameters, mean_features, spread_features):
 
 def predict(canvas, step, *parameters):
     """(means in 1/16 level, spread classes) of the step's pixels under each of `parameters`: a list of pairs of flat int32 arrays."""
+    if canvas.pixels.size >= _LARGE:
+        return _predict_compiled(canvas, step, parameters)
     found = [[_linear(one, *canvas.features(part)) for one in parameters] for part, _ in bands(step, _BAND)]
     return [tuple(np.concatenate(parts) for parts in zip(*same)) for same in zip(*found)]
+
+
+def _predict_compiled(canvas, step, parameters):
+    """The same by compiled code."""
+    from .linear_compiled import layout, means_and_classes  # here: numba takes half a second to import
+
+    shape = step.rows.size, step.columns.size
+    places = layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape, _reflect)
+    found = [(np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)) for _ in parameters]
+    for one, (means, classes) in zip(parameters, found):
+        means_and_classes(canvas.pixels, canvas.missed, np.array([step.channel, *step.earlier]), *places, len(step.offsets), one.mean.astype(np.int64),
+                          one.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS, _class_of(), means, classes)
+    return [(means.reshape(-1), classes.reshape(-1)) for means, classes in found]
+
+
+@lru_cache(maxsize=1)
+def _class_of():
+    """The class of every spread up to the last threshold: int32. Larger ones are in the last class, too."""
+    return np.searchsorted(_THRESHOLDS, np.arange(_THRESHOLDS[-1] + 1), side="right").astype(np.int32)
 
 
 def bands(step, most):

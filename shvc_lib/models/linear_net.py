@@ -53,6 +53,10 @@ class NetCanvas(Canvas):
         self.residuals = np.zeros(shape, dtype=np.int16)
         self.residuals[0, 0] = 50 * 16  # nothing predicted the corner
 
+    @property
+    def missed(self):
+        return self.residuals
+
     def misses(self, step, channel, offsets):
         return np.abs(self.around(self.residuals, step, channel, offsets))
 

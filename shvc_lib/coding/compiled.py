@@ -1,0 +1,83 @@
+"""The inner loop of decoding, compiled: rANS and the search for a symbol in a mixture's CDF, one symbol after the other.
+
+`BitStack.pop` with numpy tabulates all 257 edges of every symbol's CDF and has constriction search them. A symbol can be found by a
+dozen edges: those next to the mean, then twice as far, until one lies on the other side, then halves. That is a loop that depends on the data, so it is
+compiled (by numba, the first time that it runs on a machine; afterwards from numba's cache). It computes what `rans.RANS.pop` and
+`DiscretizedMixture.masses` say, on the same integers: the tests compare them symbol by symbol. Used where there are enough symbols to be worth it.
+"""
+
+import numpy as np
+from numba import njit
+
+from .tables import MEAN_STEPS, POINTS, REACH, ROW_SIZE
+
+_PRECISION, _WORD, _TOTAL = 24, 32, 1 << 24  # as in `rans`
+_WEIGHT_SHIFT = 6  # as in `discretized`
+QUANTILE_BITS = 12  # a quantile for every 2^-12 of the mass
+_ZERO = REACH * POINTS << 16  # where a table of a CDF has the mean
+
+
+@njit(inline="always")
+def _edge(table, starts, weights, count, size, edge):
+    """The CDF at the lower side of level `edge`, with one count for each level below it."""
+    if edge <= 0:
+        return np.int64(0)
+    if edge >= size:
+        return np.int64(_TOTAL)
+    if size > ROW_SIZE:
+        u = (MEAN_STEPS * np.int64(edge) - MEAN_STEPS // 2 - starts[0]) * weights[0] + _ZERO
+        u = min(max(u, 0), 2 * _ZERO - 1)
+        low = np.int64(table[u >> 16])
+        return edge + low + ((table[(u >> 16) + 1] - low) * (u & 0xFFFF) >> 16)
+    if count == 1:
+        return np.int64(edge) + table[starts[0] + edge]
+    total = np.int64(0)
+    for k in range(count):
+        total += np.int64(weights[k]) * table[starts[k] + edge]
+    return edge + (total >> _WEIGHT_SHIFT)
+
+
+@njit(cache=True, nogil=True)
+def pop(head, words, left, table, starts, weights, guesses, spreads, quantiles, size, out):
+    """Pop out.size symbols, offsets from the support's first, from a message of a head (uint64) and the first `left` of the words (uint32) below it. Returns
+    the new (head, left), or a head of 0 when the words ran out.
+
+    guesses, spreads: float32 (N,), and quantiles, float32 (2^12,): a symbol is looked for at guess + spread * quantile first, which changes nothing
+    but the time. size: of the support; out: int32 (N,). Supports of up to 256: table: int32, `tables.row_table`; starts: int32 (N, K),
+    where in it each component's CDF begins; weights: int32 (N, K), which sum to 4096 (for K = 1 nobody looks at them). Larger ones, K = 1 alone: table:
+    `tables.cdf_table`; starts: int32 (N, 1), means in 1/16 level from the support's first; weights: int32 (N, 1), `tables.inverse_scales`."""
+    count = starts.shape[1]
+    for n in range(out.size):
+        target, first, mixed = np.int64(head & np.uint64(_TOTAL - 1)), starts[n], weights[n]
+        low = min(max(int(guesses[n] + spreads[n] * quantiles[target >> _PRECISION - QUANTILE_BITS]), 0), size - 1)
+        start, step = _edge(table, first, mixed, count, size, low), 1
+        if start <= target:  # upwards: low is at or below the symbol, high above it
+            high = low + 1
+            end = _edge(table, first, mixed, count, size, high)
+            while end <= target:
+                low, start, step = high, end, 2 * step
+                high = min(low + step, size)
+                end = _edge(table, first, mixed, count, size, high)
+        else:
+            high, end = low, start
+            low = high - 1
+            start = _edge(table, first, mixed, count, size, low)
+            while start > target:
+                high, end, step = low, start, 2 * step
+                low = max(high - step, 0)
+                start = _edge(table, first, mixed, count, size, low)
+        while high - low > 1:
+            middle = low + high >> 1
+            value = _edge(table, first, mixed, count, size, middle)
+            if value <= target:
+                low, start = middle, value
+            else:
+                high, end = middle, value
+        out[n] = low
+        head = (head >> np.uint64(_PRECISION)) * np.uint64(end - start) + np.uint64(target - start)
+        if head >> np.uint64(_WORD) == 0:
+            if left == 0:
+                return np.uint64(0), 0
+            left -= 1
+            head = head << np.uint64(_WORD) | np.uint64(words[left])
+    return head, left
