@@ -30,9 +30,10 @@ _FAR_DIAGONAL = [(-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1),
 _FAR_DIRECT = [(-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1), (0, -3), (0, 3), (-3, 0), (3, 0)]
 PASSES = [(1, 1, _DIAGONAL + _FAR_DIAGONAL), (0, 1, _DIRECT + _FAR_DIRECT), (1, 0, _DIRECT + _DIAGONAL + _FAR_DIRECT)]
 _SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded before, not in this one
+_FAR = 3  # columns: the furthest neighbour
 _NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
 _EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
-_LARGE = 1 << 16  # sub-pixels of an image from which on compiled code predicts them
+LARGE = 1 << 16  # sub-pixels of an image from which on compiled code predicts them
 _BAND = 1 << 17  # pixels predicted at a time: large images must not need memory for all features at once
 
 
@@ -152,7 +153,7 @@ def _linear(parameters, mean_features, spread_features):
 
 def predict(canvas, step, *parameters):
     """(means in 1/16 level, spread classes) of the step's pixels under each of `parameters`: a list of pairs of flat int32 arrays."""
-    if canvas.pixels.size >= _LARGE:
+    if canvas.pixels.size >= LARGE:
         return _predict_compiled(canvas, step, parameters)
     found = [[_linear(one, *canvas.features(part)) for one in parameters] for part, _ in bands(step, _BAND)]
     return [tuple(np.concatenate(parts) for parts in zip(*same)) for same in zip(*found)]
@@ -160,10 +161,10 @@ def predict(canvas, step, *parameters):
 
 def _predict_compiled(canvas, step, parameters):
     """The same by compiled code."""
-    from .linear_compiled import layout, means_and_classes  # here: numba takes half a second to import
+    from .linear_compiled import means_and_classes  # here: numba takes half a second to import
 
     shape = step.rows.size, step.columns.size
-    places = layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape, _reflect)
+    places = layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape)
     found = [(np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)) for _ in parameters]
     for one, (means, classes) in zip(parameters, found):
         means_and_classes(canvas.pixels, canvas.missed, np.array([step.channel, *step.earlier]), *places, len(step.offsets), one.mean.astype(np.int64),
@@ -175,6 +176,20 @@ def _predict_compiled(canvas, step, parameters):
 def _class_of():
     """The class of every spread up to the last threshold: int32. Larger ones are in the last class, too."""
     return np.searchsorted(_THRESHOLDS, np.arange(_THRESHOLDS[-1] + 1), side="right").astype(np.int32)
+
+
+def layout(step, offsets, shape):
+    """Where a step's rows find the pixels at the offsets: (rows, columns, lines, shifts), as compiled code takes them.
+
+    Half of the neighbours lie at even distances and half at odd ones: a line is every second pixel of a row, mirrored at the borders, so that each neighbour of
+    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); lines, shifts: int64, of
+    each offset, in which line and how many places from its beginning."""
+    lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
+    down, odd = np.array(list(lines)).T
+    units = step.columns[0] + step.stride * (2 * np.arange(step.columns.size + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
+    rows = _reflect(step.rows + step.stride * down[:, None], step.stride, shape[0])
+    columns = _reflect(units, step.stride, shape[1])[odd]
+    return rows, columns, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])
 
 
 def bands(step, most):

@@ -8,9 +8,6 @@ vector instructions per pixel. Integers throughout: the tests compare every mean
 import numpy as np
 from numba import njit
 
-_FAR = 3  # columns: the furthest neighbour
-
-
 @njit(cache=True, nogil=True)
 def means_and_classes(pixels, errors, channels, rows, columns, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, means, classes):
     """Fill in means and classes, int32 (R, C) each, of the R x C pixels of a step.
@@ -74,13 +71,3 @@ def means_and_classes(pixels, errors, channels, rows, columns, lines, shifts, ow
         for j in range(width):
             means[i, j] = min(max(total[j] >> shift, 0), 16 * 255)
             classes[i, j] = classes_of[min(max(spread[j] >> spread_shift, 0), classes_of.size - 1)]
-
-
-def layout(step, offsets, shape, reflect):
-    """Where a step's rows find the pixels at the offsets: (rows, columns, lines, shifts) as above. reflect: `linear._reflect`."""
-    lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
-    down, odd = np.array(list(lines)).T
-    units = step.columns[0] + step.stride * (2 * np.arange(step.columns.size + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
-    rows = reflect(step.rows + step.stride * down[:, None], step.stride, shape[0])
-    columns = reflect(units, step.stride, shape[1])[odd]
-    return rows, columns, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])

@@ -13,6 +13,8 @@ common, so a step may tune a, b and log w by a number each and a multiple of log
 (`nn.exact`). Taught in chapter 7.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import nn
@@ -23,8 +25,8 @@ from ..coding.tables import inverse_scales
 from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
-from ..nn.parameters import OUTPUT_BITS, relative_mixture, to_integers
-from .linear import _EARLIER_NEAREST, _SAME_PASS, PASSES, Canvas, Parameters, bands, default_parameters, parameter_codecs, predict, steps
+from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
+from .linear import _EARLIER_NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, default_parameters, layout, parameter_codecs, predict, steps
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
@@ -188,6 +190,27 @@ def _mixture(outputs, means, scales, tuning=None):
     return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
 
 
+def _mixture_compiled(net, canvas, step, means, scales, tuning):
+    """`_mixture` of `_outputs` by compiled code, on as many threads as torch would use."""
+    from .linear_net_compiled import mixtures  # here: numba takes half a second to import
+
+    offsets, shape, layers = step.offsets + _WIDER[_pass(step)], (step.rows.size, step.columns.size), net.heads[3 * _pass(step) + len(step.earlier)][::2]
+    places = layout(step, [*offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape)
+    tuned_by = np.asarray([0] * 6 * net.components if tuning is None else tuning, dtype=np.int64).reshape(2, -1) << OUTPUT_BITS - TUNING_BITS
+    found = [np.empty((*shape, net.components), dtype=np.int32) for _ in range(3)]
+    prepared = tuple((*(value.numpy() for value in layer.prepared()[:3]), np.float32(layer.prepared()[3])) for layer in layers)
+
+    def part(first, last):
+        mixtures(canvas.pixels, canvas.residuals, np.array([step.channel, *step.earlier]), *places, len(offsets), means.reshape(shape), scales.reshape(shape),
+                 inverse_scales(), _SHIFT, INPUT_LIMIT, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS, prepared, tuned_by, exp_table(),
+                 first, last, *found)
+
+    cuts = np.linspace(0, shape[0], min(torch.get_num_threads(), shape[0]) + 1).astype(int)
+    with ThreadPoolExecutor(len(cuts) - 1) as pool:
+        list(pool.map(part, cuts[:-1], cuts[1:]))
+    return logistic_mixture(*(values.reshape(-1, net.components) for values in found))
+
+
 def tuning_codec(net):
     """The Codec of a tuning: int32 (6 * components,), -64 ... 63."""
     zeros = np.zeros(6 * net.components, dtype=np.int32)
@@ -207,7 +230,12 @@ def _model(net, shape):
         tuning = (yield tuning_codec(net)) if way == TUNED else None
         [(means, classes)] = predict(canvas, step, parameters)
         scales = parameters.scales[classes]
-        symbols = yield logistic(means, scales) if way == PLAIN else _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
+        if way == PLAIN:
+            symbols = yield logistic(means, scales)
+        elif canvas.pixels.size >= LARGE:
+            symbols = yield _mixture_compiled(net, canvas, step, means, scales, tuning)
+        else:
+            symbols = yield _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
         canvas.write(step, symbols, means)
 
 

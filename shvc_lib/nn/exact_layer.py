@@ -131,6 +131,10 @@ class ExactLayer(nn.Module):
             self._cache[dtype, device] = self.weight.to(device, dtype), self.bias.to(device, dtype), factor, *scales
         return self._cache[dtype, device]
 
+    def prepared(self):
+        """(weight, bias, factor, scale) in float32 on the CPU: forward is clamp(round(factor * (weight @ clamp(round(scale * x)) + bias))) * 2^-12."""
+        return self._prepared(torch.float32, torch.device("cpu"))[:4]
+
     @torch.no_grad()
     def forward(self, x):
         if self.arithmetic == "int64":
