@@ -1,0 +1,182 @@
+"""Compiled code computes what numpy computes, number by number; and it is not even imported where there is little to do."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import shvc_lib
+from shvc_lib import data, zoo
+from shvc_lib.coding import BitStack, bitstack, discretized, laplace, logistic, logistic_mixture
+from shvc_lib.errors import OutOfBits
+from shvc_lib.models import linear, linear_fit, linear_net
+
+
+def made(rng, number, components, size, extreme):
+    """A distribution over `size` integers for each of `number` symbols, and symbols in and far out of its middle."""
+    means = rng.integers(-20 * 16, (size + 20) * 16, (number, components)) if extreme else rng.integers(0, 16 * size, (number, 1)) + rng.integers(-99, 99, (number, components))
+    scales = rng.integers(0, 192, (number, components)) if extreme else rng.integers(20, 90, (number, components))
+    weights = rng.multinomial(4096, np.ones(components) / components, number)
+    weights[::7] = 4096 * np.eye(components, dtype=int)[rng.integers(0, components, len(weights[::7]))]
+    symbols = np.where(rng.random(number) < 0.2, rng.integers(0, size, number), np.clip(means[:, 0] // 16, 0, size - 1))
+    return (logistic_mixture(means, scales, weights, size) if components > 1 else logistic(means[:, 0], scales[:, 0], size)), symbols
+
+
+def both_ways(monkeypatch, stack, cdf):
+    """What pop returns and what it leaves, tabulating and searching."""
+    found = []
+    for many in (1 << 60, 0):
+        monkeypatch.setattr(bitstack, "_MANY", many)
+        copy = stack.copy()
+        found.append((copy.pop(cdf), copy))
+    return found
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("components,size", [(1, 2), (1, 3), (1, 100), (1, 256), (2, 256), (5, 256), (3, 7), (1, 257), (1, 1 << 12), (1, 1 << 16)])
+def test_searching_finds_what_tabulating_finds(monkeypatch, components, size, extreme):
+    rng = np.random.default_rng(components * size)
+    number = 3000 if size <= 256 else 60
+    cdf, symbols = made(rng, number, components, size, extreme)
+    stack = BitStack.random(777)
+    stack.push(symbols, cdf)
+    (tabulated, left), (searched, also_left) = both_ways(monkeypatch, stack, cdf)
+    assert (searched == symbols).all() and (tabulated == symbols).all()
+    assert searched.dtype == tabulated.dtype and left == also_left == BitStack.random(777)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_bits_are_the_same_symbols(monkeypatch, seed):
+    """Whatever is on the stack, also what no encoder would have left there."""
+    rng = np.random.default_rng(seed)
+    cdf, _ = made(rng, 2000, 1 + seed, 256, True)
+    (tabulated, left), (searched, also_left) = both_ways(monkeypatch, BitStack.random(100_000, seed), cdf)
+    assert (tabulated == searched).all() and left == also_left
+
+
+def test_windows_families_and_blocks(monkeypatch):
+    rng, number = np.random.default_rng(3), 1000
+    lower = rng.integers(-500, 500, number).astype(np.int32)
+    cdf = laplace(16 * lower + rng.integers(0, 16 * 40, number), rng.integers(0, 120, number), 40, lower)
+    monkeypatch.setattr(bitstack, "_BLOCK", 64)
+    (tabulated, left), (searched, also_left) = both_ways(monkeypatch, BitStack.random(50_000, 1), cdf)
+    assert (tabulated == searched).all() and left == also_left and ((searched >= lower) & (searched < lower + 40)).all()
+
+
+def test_a_deep_stack(monkeypatch):
+    """Most words lie in chunks below the coder."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(bitstack, "_TOP", 8)
+    stack, known = BitStack(), []
+    for _ in range(6):
+        cdf, symbols = made(rng, 500, 1, 256, False)
+        stack.push(symbols, cdf)
+        known.append((cdf, symbols))
+    monkeypatch.setattr(bitstack, "_MANY", 0)
+    for cdf, symbols in reversed(known):
+        assert (stack.pop(cdf) == symbols).all()
+    assert stack == BitStack()
+
+
+def test_running_out_leaves_the_stack_as_it_was(monkeypatch):
+    cdf, _ = made(np.random.default_rng(0), 4000, 5, 256, True)
+    for many in (0, 1 << 60):
+        monkeypatch.setattr(bitstack, "_MANY", many)
+        stack = BitStack.random(5000)
+        with pytest.raises(OutOfBits, match="5000 bits, too few to pop 4000 symbols"):
+            stack.pop(cdf)
+        assert stack == BitStack.random(5000)
+
+
+def test_exactly_enough_bits(monkeypatch):
+    """The last symbol empties the stack, and one more is too many."""
+    monkeypatch.setattr(bitstack, "_MANY", 0)
+    cdf, symbols = made(np.random.default_rng(1), 300, 1, 256, False)
+    stack = BitStack()
+    stack.push(symbols, cdf)
+    assert (stack.pop(cdf) == symbols).all() and stack.bits == 0
+    with pytest.raises(OutOfBits):
+        stack.pop(logistic(np.zeros(10, dtype=int), np.full(10, 191)))
+
+
+def test_mixtures_over_many_levels_are_tabulated(monkeypatch):
+    """There is no search for them, and none is tried."""
+    cdf, symbols = made(np.random.default_rng(1), 20, 2, 1000, False)
+    assert cdf.searched(0, 1) is None
+    stack = BitStack()
+    stack.push(symbols, cdf)
+    monkeypatch.setattr(bitstack, "_MANY", 0)
+    assert (stack.pop(cdf) == symbols).all()
+
+
+def linear_case(rng, shape):
+    """An image, part noise and part photograph, and one set of parameters per step, some of them the largest that a stream can say."""
+    image = np.tile(data.photograph("chelsea")[100:, 100:], (1, 1, 2))[:shape[0], :shape[1], :shape[2]].copy()
+    image[shape[0] // 2:] = rng.integers(0, 256, image[shape[0] // 2:].shape)
+
+    def parameters(step):
+        default = linear.default_parameters(step)
+        if rng.random() < 0.3:
+            return default
+        most = rng.choice([300, linear.MEAN_LIMIT])
+        return linear.Parameters(rng.integers(-most, most, default.mean.size, dtype=np.int32),
+                                 rng.integers(0, rng.choice([100, linear.SPREAD_LIMIT]), default.spread.size, dtype=np.int32), default.scales)
+    return image, parameters
+
+
+@pytest.mark.parametrize("canvas_of", [linear.Canvas, linear_net.NetCanvas])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (9, 1, 4), (2, 2, 3), (3, 5, 3), (8, 8, 1), (17, 4, 3), (40, 61, 3), (33, 130, 4)])
+def test_means_and_classes_of_linear(monkeypatch, canvas_of, shape):
+    rng = np.random.default_rng(sum(shape))
+    image, parameters = linear_case(rng, shape)
+    canvas = canvas_of(shape)
+    canvas.pixels[0, 0] = image[0, 0]
+    for step in linear.steps(shape):
+        tried, found = [parameters(step), parameters(step)], []
+        for large in (1 << 60, 0):
+            monkeypatch.setattr(linear, "LARGE", large)
+            found.append(linear.predict(canvas, step, *tried))
+        for (means, classes), (compiled_means, compiled_classes) in zip(*found):
+            assert np.array_equal(means, compiled_means) and np.array_equal(classes, compiled_classes)
+            assert compiled_means.dtype == means.dtype and compiled_classes.dtype == classes.dtype
+        canvas.write(step, image[step.rows[:, None], step.columns, step.channel].reshape(-1).astype(np.int32), found[0][0][0])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (20, 33, 1), (70, 150, 3)])
+def test_mixtures_of_linear_net(shape):
+    net, rng = zoo.load("linear-net"), np.random.default_rng(shape[1])
+    image, _ = linear_case(rng, shape)
+    canvas = linear_net.NetCanvas(shape)
+    canvas.pixels[0, 0] = image[0, 0]
+    for step, _, parameters, (means, classes), symbols in linear_fit.choices(image, canvas):
+        scales = parameters.scales[classes]
+        for tuning in (None, rng.integers(-linear_net.TUNING_LIMIT, linear_net.TUNING_LIMIT, 6 * net.components)):
+            one = linear_net._mixture(linear_net._outputs(net, canvas, step, means, scales), means, scales, tuning)
+            other = linear_net._mixture_compiled(net, canvas, step, means, scales, tuning)
+            assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("_means", "_scales", "_weights"))
+
+
+@pytest.mark.parametrize("model", ["linear", "linear-net"])
+def test_files_are_read_both_ways(monkeypatch, model):
+    image = data.photograph("chelsea")[:150, :170]
+    written = shvc_lib.encode(image, model=model)
+    for large, many in ((1 << 60, 1 << 60), (0, 0)):
+        for module in (linear, linear_net):
+            monkeypatch.setattr(module, "LARGE", large)
+        monkeypatch.setattr(bitstack, "_MANY", many)
+        assert np.array_equal(shvc_lib.decode(written), image)
+        assert shvc_lib.encode(image, model=model) == written
+
+
+def test_small_images_are_decoded_without_numba():
+    """Importing it takes longer than they do."""
+    program = ("import sys, numpy as np, shvc_lib; image = np.arange(64 * 64 * 3).reshape(64, 64, 3) * 7 % 251; image = image.astype(np.uint8);"
+               "assert (shvc_lib.decode(shvc_lib.encode(image, model='linear')) == image).all(); assert 'numba' not in sys.modules;"
+               "image = np.tile(image, (4, 4, 1)); assert (shvc_lib.decode(shvc_lib.encode(image, model='linear')) == image).all(); assert 'numba' in sys.modules")
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_weights_of_a_mixture_reach_the_largest_entry():
+    """What the search multiplies stays below 2^63, and so does what numpy adds up in int32."""
+    assert discretized.WEIGHT_TOTAL * (1 << 24 >> 6) < 1 << 31
