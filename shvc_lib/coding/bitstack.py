@@ -104,12 +104,12 @@ class BitStack:
 
     def words(self):
         """The 32-bit words, equal to those of `rans.RANS` after the same pushes: uint32 array."""
-        return self._above(None, self._ans.get_compressed())
+        return self._all(self._ans.get_compressed())
 
-    def _above(self, chunk, top):
-        """The words from `chunk` (not included) to those of the coder, `top`."""
+    def _all(self, top):
+        """The words from the lowest to those of the coder, `top`."""
         parts, deep = [top], self._deep
-        while deep is not chunk:
+        while deep:
             parts.append(deep.words)
             deep = deep.below
         return np.concatenate(parts[::-1])
@@ -122,12 +122,14 @@ class BitStack:
             self._ans, self._deep = _coder(words[-_TOP:]), _Chunk(low, self._deep, low.size + self._depth)
 
     def _rise(self, number):
-        """Have at least `number` words in the coder, or all that there are."""
-        deep, missing = self._deep, number - self._ans.num_words()
+        """Have at least `number` words in the coder, or all that there are; what is not needed of a chunk stays one."""
+        deep, missing, parts = self._deep, number - self._ans.num_words(), [self._ans.get_compressed()]
         while deep and missing > 0:
-            deep, missing = deep.below, missing - deep.words.size
+            taken = min(missing, deep.words.size)
+            parts.append(deep.words[-taken:])
+            deep, missing = (deep.below if taken == deep.words.size else _Chunk(deep.words[:-taken], deep.below, deep.depth - taken)), missing - taken
         if deep is not self._deep:
-            self._ans, self._deep = _coder(self._above(deep, self._ans.get_compressed())), deep
+            self._ans, self._deep = _coder(np.concatenate(parts[::-1])), deep
 
     @property
     def _depth(self):
@@ -224,6 +226,7 @@ class BitStack:
         """What `pop` does, for distributions whose symbols are found by a search."""
         from . import compiled  # here: numba takes half a second to import
 
+        self._sink()  # below, only words that may be needed are copied
         self._rise(number + 2)
         words, offsets, quantiles = self._ans.get_compressed(), np.empty(number, dtype=np.int32), tables.quantiles(cdf.family, compiled.QUANTILE_BITS)
         head, left = np.uint64(words[-1]) << np.uint64(WORD) | np.uint64(words[-2]), words.size - 2
