@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from . import coders, container, container_small, container_tiles, lossy, models, parallel
-from .coding import BitStack
+from .coding.bitstack import BitStack, compiled_for
 from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, UnknownModel
 from .images import check_image
@@ -137,6 +137,7 @@ def decode(data, crop=None, workers=None, progress=False, most=MOST_DECODED):
     parts = _unpack(data)
     _check_size(parts, most)
     window = _window(crop, parts.shape)
+    compiled_for(len(data))
     if isinstance(parts, container_tiles.Tiled):
         return _decode_tiles(parts, window, workers, progress)
     image = _decode_small(parts) if isinstance(parts, container_small.Small) else _decode_whole(parts)

@@ -89,6 +89,23 @@ def test_running_out_leaves_the_stack_as_it_was(monkeypatch):
         assert stack == BitStack.random(5000)
 
 
+def test_overdrawn_stacks(monkeypatch):
+    """A stack that may be overdrawn gives the same symbols, whether its words last or not, and so does one that is overdrawn already."""
+    cdf, _ = made(np.random.default_rng(0), 300, 5, 256, True)
+    for bits in (100_000, 500, 40, 3):
+        stack = BitStack.random(bits)
+        stack.overdraft = True
+        copy = stack.copy()
+        copy.overdraft = True
+        for _ in range(2):
+            found = []
+            for many, own in ((0, stack), (1 << 60, copy)):
+                monkeypatch.setattr(bitstack, "_MANY", many)
+                found.append(own.pop(cdf))
+            assert np.array_equal(*found) and np.array_equal(stack.words(), copy.words()) and stack.bits == copy.bits
+        assert (stack.bits < 0) == (bits < 1000)
+
+
 def test_exactly_enough_bits(monkeypatch):
     """The last symbol empties the stack, and one more is too many."""
     monkeypatch.setattr(bitstack, "_MANY", 0)

@@ -66,6 +66,13 @@ class _Chunk(NamedTuple):
     depth: int
 
 
+def compiled_for(size):
+    """To be called with the size of a file in bytes before it is decoded in parts. If it is large, every pop of this process that can profit from compiled
+    code has it from now on; otherwise only those from a stack of 64 kB or more, because importing numba takes half a second."""
+    if 8 * size >= _MANY:
+        from . import compiled  # noqa: F401
+
+
 class BitStack:
     """An empty stack. See `random` and `from_bytes` for stacks that hold something."""
 
@@ -203,10 +210,15 @@ class BitStack:
             if count is not None and integer("count", count) != math.prod(shape):
                 raise InvalidInput(f"count is {count}, but the model is of {math.prod(shape)} symbols")
         number = math.prod(shape)
+        offsets = self._search(cdf, number) if self._worth_searching(cdf, number) else None
+        if offsets is None:  # or if the words run out, which is for the other one to judge
+            offsets = self._tabulate(cdf, number)
+        return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
+
+    def _tabulate(self, cdf, number):
+        """Pop offsets from `cdf.lower`, int32 (number,), by tables of all masses."""
         offsets = np.zeros(number, dtype=np.int32)
-        if self._worth_searching(cdf, number):
-            offsets = self._search(cdf, number)
-        elif cdf.size > 1:
+        if cdf.size > 1:
             self._rise(number + 2)  # no symbol takes more than a word
             step = _block(cdf)
             for first in range(0, number, step):
@@ -215,15 +227,15 @@ class BitStack:
                 if self._ans.num_words() < 2 and not self.overdraft:  # the head fell below 2^32 with no word left to refill it
                     self._put_back(offsets[:last], cdf)
                     raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
-        return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
+        return offsets
 
     def _worth_searching(self, cdf, number):
         """Whether compiled code should find the symbols: if it can, and if what numpy would do takes longer than importing numba, unless that is done."""
-        return (number * cdf.size >= _MANY and (self.bits >= _MANY or f"{__package__}.compiled" in sys.modules) and not self.overdraft
+        return (number * cdf.size >= _MANY and (self.bits >= _MANY or f"{__package__}.compiled" in sys.modules) and self.bits >= 0
                 and getattr(cdf, "searched", lambda first, last: None)(0, 1) is not None)
 
     def _search(self, cdf, number):
-        """What `pop` does, for distributions whose symbols are found by a search."""
+        """The same by compiled code that searches for each symbol; or None, and nothing has changed, if the words run out."""
         from . import compiled  # here: numba takes half a second to import
 
         self._sink()  # below, only words that may be needed are copied
@@ -236,7 +248,7 @@ class BitStack:
             rows = [np.ascontiguousarray(row) for row in rows]
             head, left = compiled.pop(np.uint64(head), words, left, table, *rows, quantiles, cdf.size, offsets[first:last])
             if head == 0:
-                raise OutOfBits(f"the stack holds {self.bits} bits, too few to pop {number} symbols of this model")
+                return None
         self._ans = _coder(np.append(words[:left], np.array([head % EMPTY, head >> WORD], dtype=np.uint32)))
         return offsets
 
