@@ -262,9 +262,9 @@ def _main_shvc(args, argv):
 
 
 def _main_photographs(args, argv):
-    from . import bench_shvc  # needs torch, too
+    from . import bench_photographs  # needs torch, too
 
-    bench_shvc.photographs(args, _circumstances(argv))
+    bench_photographs.photographs(args, _circumstances(argv))
 
 
 def _main_sampling(args, argv):

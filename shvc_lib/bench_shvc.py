@@ -1,18 +1,14 @@
-"""`python -m shvc_lib.bench shvc` and `... bench photographs`: what the trained SHVCs reach, on CIFAR-10 and on photographs, beside the classical codecs.
+"""`python -m shvc_lib.bench shvc`: what the trained SHVCs reach on CIFAR-10, beside the classical codecs.
 
-`shvc` codes the first test images of CIFAR-10 with every network that is here: an SHVC in chains, where an image costs what the stack grows by; an SHVC-ArIB
-in single files; all of them in albums. The classical codecs get the same images, each alone and all as one mosaic. Table 2 of the paper is run, too: 10 000
-images through the networks in batches of 100, and the test images through the coder. `photographs` does the same for whole pictures: bytes and seconds.
-Everything is decoded and compared. Chapter 7 shows the results, data/results/shvc_cifar10.json and kodak_shvc.json.
+Every network that is here codes the first test images: an SHVC in chains, where an image costs what the stack grows by; an SHVC-ArIB and those without
+learned latents in single files; all of them in albums. The classical codecs get the same images, each alone and all as one mosaic. Table 2 of the paper is run,
+too: 10 000 images through the networks in batches of 100, and the test images through the coder. Everything is decoded and compared. Chapter 7 shows the
+results, data/results/shvc_cifar10.json.
 """
 
-import importlib.util
 import json
 import math
-import sys
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,24 +22,22 @@ from .coding import BitStack
 from .coding.bits_back import push_chain
 from .coding.lanes import Lanes
 from .coding.rans import PRECISION
-from .errors import InvalidInput, MissingData
+from .errors import InvalidInput
 from .images import write_bytes
 from .models import shvc_codec
 
 NETWORKS = ("shvc-cifar10", "shvc-pixels-cifar10", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-short", "shvc-short-arib", "shvc-short-deterministic")
-TIMED, FILES, PHOTO, LINEAR, AUTO = "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo", "linear", "auto"
-FITTED, SINGLE = coders.FITTED, (FILES, coders.SMALL)  # SINGLE: networks whose single images become files of their own
-SMALL, LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9"), ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"
-KEYS, WEBP = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode"), 16383  # WebP: pixels a side
+TIMED, FILES = "shvc-lite-cifar10", "shvc-arib-cifar10"
+SINGLE = (FILES, coders.SMALL, "shvc-pixels-cifar10")  # networks whose single images become files of their own
+SMALL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG XL effort 9")
 INITIAL_BITS, BATCH, CHAIN, THREADS, DRAWS = 1 << 14, 100, 50, 2, 2
-PROVEN = 2  # photographs for which "auto" is called; for the others the smallest of the files that it tries is put down
 
 
 @contextmanager
 def ideal_bits():
     """While it is open: a list of numbers whose sum is -log2 of the mass, in the integers of the coder, of every symbol that this process pushed, less that
     of those popped. What a file needs beyond it is overhead."""
-    found, encode, decode = [], BitStack._encode, BitStack._decode
+    found, encode, decode, search = [], BitStack._encode, BitStack._decode, BitStack._search
 
     def pushed(self, start, freq, size):
         found.append(float((PRECISION - np.log2(freq)).sum()))
@@ -54,11 +48,16 @@ def ideal_bits():
         found.append(-float((PRECISION - np.log2(masses[np.zeros_like(offsets) if cdf.shape is None else np.arange(last - first), offsets])).sum()))
         return offsets
 
-    BitStack._encode, BitStack._decode = pushed, popped
+    def searched(self, cdf, number):
+        offsets = search(self, cdf, number)
+        found.extend([] if offsets is None else [-float(cdf.bits(offsets + np.reshape(cdf.lower, -1)).sum())])
+        return offsets
+
+    BitStack._encode, BitStack._decode, BitStack._search = pushed, popped, searched
     try:
         yield found
     finally:
-        BitStack._encode, BitStack._decode = encode, decode
+        BitStack._encode, BitStack._decode, BitStack._search = encode, decode, search
 
 
 @contextmanager
@@ -199,102 +198,13 @@ def main(args, circumstances):
         print(f"{number} thread(s), seconds of everything (of the networks alone): {timed['images']} images evaluated {row['evaluate']:.1f} "
               f"({row['evaluate_network']:.1f}); {args.count} pushed {row['push']:.1f} ({row['push_network']:.1f}), "
               f"popped {row['pop']:.1f} ({row['pop_network']:.1f})")
-    _keep(args.json, circumstances, f"The first {len(images)} test images of CIFAR-10; bits per dimension. float, integer: ELBO of the float network "
+    keep(args.json, circumstances, f"The first {len(images)} test images of CIFAR-10; bits per dimension. float, integer: ELBO of the float network "
           f"(its card's) and of its exact twin; symbols: -log2 of the masses that the coder used; actual: what was written and decoded: net in chains "
           f"(SHVC), whole .shvc files ({', '.join(SINGLE)}), else albums. bits: of each image; initial: what an SHVC borrows; described: see `describe`",
           images=len(images), models=models, classical=others, described=describe(images), evaluation=timed)
 
 
-def jpeg_xl(image):
-    """A row of `photographs`: lossless, effort 9, on as many threads as ours."""
-    import imagecodecs  # an extra
-
-    return _row(JPEG_XL, image, lambda: imagecodecs.jpegxl_encode(image, lossless=True, effort=9, usecontainer=False, numthreads=THREADS),
-                lambda file: imagecodecs.jpegxl_decode(file, numthreads=THREADS))
-
-
-def ours(image, name=PHOTO):
-    """A row of `photographs` by a network, in a whole .shvc file; with the ideal bits of what was coded, and the number of tiles."""
-    found = {}
-
-    def encode():
-        with ideal_bits() as ideal:
-            file = codec.encode(image, name, workers=THREADS)
-        bits = kept_draw(file, coders.get(name), image) if codec.info(file)["version"] == 0 else sum(ideal)
-        found.update(ideal_bits=round(bits, 1), tiles=codec.info(file)["tiles"])
-        return file
-
-    return _row(name, image, encode, lambda file: codec.decode(file, workers=THREADS)) | found
-
-
-def others(image):
-    """Rows of what runs on one core: `LINEAR` and the codecs of `LARGE`."""
-    linear = _row(LINEAR, image, lambda: codec.encode(image, LINEAR, workers=1), lambda file: codec.decode(file, workers=1))
-    return [linear] + [{"codec": own.name, **{key: round(getattr(own, key), 6) for key in KEYS}} for own in anchors.lossless(image, LARGE)]
-
-
-def _row(name, image, encode, decode):
-    started = time.perf_counter()
-    file, middle = encode(), time.perf_counter()
-    back, ended = decode(file), time.perf_counter()
-    if not np.array_equal(back, image):
-        raise InvalidInput(f"{name} decoded another image")
-    # The seconds as they are: rounded to milliseconds, those of a tiny image would be zero, and ratios are taken of them.
-    return {"codec": name, "bytes": len(file), "bits_per_dim": 8 * len(file) / image.size, "seconds_encode": middle - started, "seconds_decode": ended - middle}
-
-
-def _unfit(image):
-    """Why one of the codecs does not take an image, or ""."""
-    if max(image.shape) > WEBP:
-        return f"a side of more than {WEBP} pixels, which WebP does not take"
-    return "16 bits per sample" if image.dtype != np.uint8 else "grey" if image.ndim == 2 else ""
-
-
-def photographs(args, circumstances):
-    """Whole photographs: print every file's size and seconds; keep them in `args.json`. Images of a folder that not all codecs take are left out, in a line
-    on standard error."""
-    if args.json and Path(args.json).exists():
-        raise InvalidInput(f"{args.json}: this file exists; name another")
-    if not importlib.util.find_spec("imagecodecs"):
-        raise MissingData("the codecs to compare with are not installed: pip install 'shvc_lib[anchors]'")
-    torch.set_num_threads(THREADS)
-    pictures, note = data.pictures(args.images, _unfit)
-    sys.stderr.write(note)
-    for name in (PHOTO, FITTED):  # the first file of a process also waits for the network
-        codec.decode(codec.encode(pictures[0][1][:64, :64], name))
-    timed, rows = [(ours(image), ours(image, FITTED), jpeg_xl(image)) for _, image in pictures], []
-    with ThreadPoolExecutor(THREADS) as pool:
-        rest = list(pool.map(others, [image for _, image in pictures]))
-    for number, ((name, image), found) in enumerate(zip(pictures, ([*a, *b] for a, b in zip(timed, rest)))):
-        tried = [coder.name for coder in codec.candidates(image)]
-        found += [ours(image, other) for other in tried if other not in {row["codec"] for row in found}]  # what is for small images only
-        best = min((row for row in found if row["codec"] in tried), key=lambda row: row["bytes"])
-        if number < PROVEN and len(codec.encode(image, AUTO, workers=THREADS)) != best["bytes"]:
-            raise InvalidInput(f"{name}: auto wrote another file than the smallest of {', '.join(tried)}")
-        found.append({"codec": AUTO, "bytes": best["bytes"], "bits_per_dim": best["bits_per_dim"]})
-        rows += [{"image": name, "shape": list(image.shape), **row} for row in found]
-        print(f"{name:12} " + ", ".join(f"{row['codec']} {row['bits_per_dim']:.3f}" for row in found), flush=True)
-    of_all = [name for name, count in Counter(row["codec"] for row in rows).items() if count == len(pictures)]
-    mean = {key: {name: float(np.mean(own)) for name in of_all if (own := [row[key] for row in rows if row["codec"] == name and key in row])} for key in KEYS}
-    for name, rate in mean["bits_per_dim"].items():
-        times = "".join(f", {way} {mean[f'seconds_{way}'][name]:6.2f} s" for way in ("encode", "decode") if name in mean[f"seconds_{way}"])
-        print(f"mean of {len(pictures)}: {name:18} {rate:7.4f} bits per sub-pixel{times}")
-    ratio, facts = {}, {}
-    for name in (PHOTO, FITTED):
-        facts[name] = {key: zoo.card(name)[key] for key in ("name", "parameters", "sha256")}
-        ratio[name] = {way: mean[f"seconds_{way}"][name] / mean[f"seconds_{way}"][JPEG_XL] for way in ("encode", "decode")}
-        print(f"{name} takes {ratio[name]['encode']:.2f} times as long as {JPEG_XL} to encode and {ratio[name]['decode']:.1f} times to decode, "
-              f"{THREADS} threads each")
-        beyond = [(8 * row["bytes"] - row["ideal_bits"], row["ideal_bits"], row["tiles"]) for row in rows if row["codec"] == name]
-        print(f"overhead of {name}: at most {max(100 * bits / ideal for bits, ideal, _ in beyond):.4f} % of a file, "
-              f"{max(bits / n for bits, _, n in beyond):.0f} bits a tile")
-    _keep(args.json, circumstances, f"Actual bits per sub-pixel of whole files, lossless, decoded and compared; images: {args.images}; seconds of {PHOTO}, "
-          f"{FITTED} and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; "
-          f"ideal_bits: -log2 of the masses that the coder used; {AUTO}: the smallest file that it tries",
-          threads=THREADS, model=facts[PHOTO], fitted={**facts[FITTED], "ratio": ratio[FITTED]}, mean_bits_per_dim=mean["bits_per_dim"],
-          mean_seconds={way: mean[f"seconds_{way}"] for way in ("encode", "decode")}, ratio=ratio[PHOTO], rows=rows)
-
-
-def _keep(path, circumstances, description, **result):
+def keep(path, circumstances, description, **result):
+    """Write a result as JSON, if there is a path to write it to."""
     if path:
         write_bytes(path, (json.dumps({"description": description, **circumstances, **result}) + "\n").encode())

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from shvc_lib import album, bench, bench_shvc, cli, codec, coders, data, results, zoo
-from shvc_lib.bench_shvc import FILES, FITTED, JPEG_XL, LINEAR, PHOTO, TIMED
-from shvc_lib.coding import BitStack, logistic
+from shvc_lib import album, bench, bench_photographs, bench_shvc, cli, codec, coders, data, results, zoo
+from shvc_lib.bench_photographs import FITTED, JPEG_XL, LINEAR, PHOTO
+from shvc_lib.bench_shvc import FILES, TIMED
+from shvc_lib.coding import BitStack, bitstack, logistic
 from shvc_lib.errors import InvalidInput
 from shvc_lib.images import write_image
 
@@ -27,16 +28,21 @@ def test_ideal_bits_are_those_of_the_very_masses():
         pushed = sum(found)
         stack.pop(cdf)
     assert pushed == pytest.approx(cdf.bits(values).sum(), rel=1e-9) and sum(found) == pytest.approx(0, abs=1e-6)
+    with bench_shvc.ideal_bits() as found, pytest.MonkeyPatch.context() as patch:  # the same when symbols are searched for
+        patch.setattr(bitstack, "_MANY", 0)
+        stack.push(values, cdf)
+        stack.pop(cdf)
+    assert len(found) == 2 and sum(found) == pytest.approx(0, abs=1e-6)
     count = len(found)
     stack.push(values, cdf)
     assert len(found) == count
 
 
 def test_what_fails_inside_leaves_the_stack_as_it_was_made():
-    before = BitStack._encode, BitStack._decode
+    before = BitStack._encode, BitStack._decode, BitStack._search
     with pytest.raises(ZeroDivisionError), bench_shvc.ideal_bits():
         1 / 0
-    assert (BitStack._encode, BitStack._decode) == before
+    assert (BitStack._encode, BitStack._decode, BitStack._search) == before
 
 
 def test_chains_cost_what_the_masses_say():
@@ -125,7 +131,7 @@ def test_a_small_run_on_photographs(tmp_path, capsys):
 
 def test_no_time_is_rounded_to_zero():
     """A codec may need less than a millisecond; others' seconds are divided by its."""
-    row = bench_shvc._row("nothing", TILES[0], lambda: b"", lambda file: TILES[0])
+    row = bench_photographs._row("nothing", TILES[0], lambda: b"", lambda file: TILES[0])
     assert row["seconds_encode"] > 0 and row["seconds_decode"] > 0
 
 
@@ -150,7 +156,7 @@ def test_a_folder_of_all_kinds(tmp_path, capsys):
 def test_without_the_classical_codecs_nothing_is_begun(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     write_image(tmp_path / "a.png", TILES[0])
-    monkeypatch.setattr(bench_shvc, "ours", None)
+    monkeypatch.setattr(bench_photographs, "ours", None)
     assert cli.main(["bench", "--images", str(tmp_path)]) == 1
     assert "shvc_lib[anchors]" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
