@@ -194,6 +194,19 @@ def test_small_images_are_decoded_without_numba():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_without_a_place_for_machine_code(monkeypatch):
+    """Where nothing can be kept, it is compiled each time."""
+    from numba.core import caching
+
+    from shvc_lib.coding.compiled import compiled
+
+    def nowhere(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(caching._CacheImpl, "__init__", nowhere)
+    assert compiled(nogil=True)(lambda x: x + 1)(2) == 3
+
+
 def test_the_weights_of_a_mixture_reach_the_largest_entry():
     """What the search multiplies stays below 2^63, and so does what numpy adds up in int32."""
     assert discretized.WEIGHT_TOTAL * (1 << 24 >> 6) < 1 << 31

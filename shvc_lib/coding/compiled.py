@@ -17,6 +17,17 @@ QUANTILE_BITS = 12  # a quantile for every 2^-12 of the mass
 _ZERO = REACH * POINTS << 16  # where a table of a CDF has the mean
 
 
+def compiled(**options):
+    """numba's `njit` with these options. The machine code is kept in a folder of the library's or the user's; where neither can be written to, every process
+    compiles anew."""
+    def decorate(function):
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+    return decorate
+
+
 @njit(inline="always")
 def _edge(table, starts, weights, count, size, edge):
     """The CDF at the lower side of level `edge`, with one count for each level below it."""
@@ -37,7 +48,7 @@ def _edge(table, starts, weights, count, size, edge):
     return edge + (total >> _WEIGHT_SHIFT)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def pop(head, words, left, table, starts, weights, guesses, spreads, quantiles, size, out):
     """Pop out.size symbols, offsets from the support's first, from a message of a head (uint64) and the first `left` of the words (uint32) below it. Returns
     the new (head, left), or a head of 0 when the words ran out.

@@ -6,9 +6,10 @@ vector instructions per pixel. Integers throughout: the tests compare every mean
 """
 
 import numpy as np
-from numba import njit
 
-@njit(cache=True, nogil=True)
+from ..coding.compiled import compiled
+
+@compiled(nogil=True)
 def means_and_classes(pixels, errors, channels, rows, columns, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, means, classes):
     """Fill in means and classes, int32 (R, C) each, of the R x C pixels of a step.
 

@@ -8,6 +8,7 @@ another one here; the tests compare every number with what those four return. Us
 import numpy as np
 from numba import njit
 
+from ..coding.compiled import compiled
 from ..coding.discretized import WEIGHT_TOTAL
 from ..coding.tables import SCALE_ZERO, SCALES
 from ..nn.exact_layer import GRID_LIMIT, REACH
@@ -24,7 +25,7 @@ def _grid(value, scale, low, high):
     return (min(max(value * scale, low), high) + _ROUND) - _ROUND
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled(nogil=True, fastmath={"contract"})
 def _sums(x, weight, bias, width, out):
     """out[o, :width] = weight @ x + bias: eight inputs at a time."""
     outputs, inputs = weight.shape
@@ -52,7 +53,7 @@ def _hidden(sums, factor, scale, width, out):
             out[o, j] = _grid(max(_grid(sums[o, j], factor[o], -_TOP, _TOP), np.float32(0)), scale, _LOW, _HIGH)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def mixtures(pixels, residuals, channels, rows, columns, lines, shifts, own, means, scales, inverse, shift, limit, level, layers, tuning, exp_table,
              first, last, out_means, out_scales, out_weights):
     """Fill in the rows first ... last - 1 of a step: int32 (R, C, K) each, means in 1/16 level, indices of scales and weights.
