@@ -196,14 +196,14 @@ def test_small_images_are_decoded_without_numba():
 
 def test_without_a_place_for_machine_code(monkeypatch):
     """Where nothing can be kept, it is compiled each time."""
-    from numba.core import caching
+    from numba.core import dispatcher
 
     from shvc_lib.coding.compiled import compiled
 
     def nowhere(*_):
         raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(caching._CacheImpl, "__init__", nowhere)
+    monkeypatch.setattr(dispatcher, "FunctionCache", nowhere)
     assert compiled(nogil=True)(lambda x: x + 1)(2) == 3
 
 
