@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import shvc_lib
-from shvc_lib import data, zoo
+from shvc_lib import data, nn, zoo
 from shvc_lib.coding import BitStack, bitstack, discretized, laplace, logistic, logistic_mixture
 from shvc_lib.errors import OutOfBits
 from shvc_lib.models import linear, linear_fit, linear_net
@@ -184,6 +184,18 @@ def test_files_are_read_both_ways(monkeypatch, model):
         monkeypatch.setattr(bitstack, "_MANY", many)
         assert np.array_equal(shvc_lib.decode(written), image)
         assert shvc_lib.encode(image, model=model) == written
+
+
+@pytest.mark.parametrize("arithmetic", ["float64", "int64"])
+def test_who_asks_for_another_arithmetic_gets_it(monkeypatch, arithmetic):
+    """The slow paths are there to check the fast ones."""
+    image, net = data.photograph("chelsea")[:40, :50], zoo.load("linear-net")
+    stack = BitStack()
+    linear_net.codec(net, image.shape).push(stack, image)
+    monkeypatch.setattr(linear_net, "LARGE", 0)
+    monkeypatch.setattr(linear_net, "_mixture_compiled", None)
+    with nn.arithmetic(net, arithmetic):
+        assert np.array_equal(linear_net.codec(net, image.shape).pop(stack), image)
 
 
 def test_small_images_are_decoded_without_numba():

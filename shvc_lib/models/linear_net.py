@@ -232,7 +232,7 @@ def _model(net, shape):
         scales = parameters.scales[classes]
         if way == PLAIN:
             symbols = yield logistic(means, scales)
-        elif canvas.pixels.size >= LARGE:
+        elif canvas.pixels.size >= LARGE and all(getattr(layer, "arithmetic", None) == "float32" for layer in net.heads[0][::2]):  # exact, and as it comes
             symbols = yield _mixture_compiled(net, canvas, step, means, scales, tuning)
         else:
             symbols = yield _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
