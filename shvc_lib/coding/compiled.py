@@ -3,7 +3,8 @@
 `BitStack.pop` with numpy tabulates all 257 edges of every symbol's CDF and has constriction search them. A symbol can be found by a
 dozen edges: those next to the mean, then twice as far, until one lies on the other side, then halves. That is a loop that depends on the data, so it is
 compiled (by numba, the first time that it runs on a machine; afterwards from numba's cache). It computes what `rans.RANS.pop` and
-`DiscretizedMixture.masses` say, on the same integers: the tests compare them symbol by symbol. Used where there are enough symbols to be worth it.
+`DiscretizedMixture.masses` say, on the same integers: the tests compare them symbol by symbol. Used where there are enough symbols to be worth it. Taught in
+chapter 7.
 """
 
 import numpy as np

@@ -33,7 +33,7 @@ _SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded b
 _FAR = 3  # columns: the furthest neighbour
 _NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
 _EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
-LARGE = 1 << 16  # sub-pixels of an image from which on compiled code predicts them
+LARGE = 1 << 18  # sub-pixels of an image from which on compiled code predicts them
 _BAND = 1 << 17  # pixels predicted at a time: large images must not need memory for all features at once
 
 
