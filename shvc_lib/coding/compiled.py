@@ -1,7 +1,7 @@
 """The inner loop of decoding, compiled: rANS and the search for a symbol in a mixture's CDF, one symbol after the other.
 
-`BitStack.pop` with numpy tabulates all 257 edges of every symbol's CDF and has constriction search them. A symbol can be found by a
-dozen edges: those next to the mean, then twice as far, until one lies on the other side, then halves. That is a loop that depends on the data, so it is
+`BitStack.pop` with numpy tabulates all 257 edges of every symbol's CDF and has constriction search them. A symbol can be found by a few: those where
+the quantile function would have it, then others twice as far, until one lies on the other side, then halves. That is a loop that depends on the data, so it is
 compiled (by numba, the first time that it runs on a machine; afterwards from numba's cache). It computes what `rans.RANS.pop` and
 `DiscretizedMixture.masses` say, on the same integers: the tests compare them symbol by symbol. Used where there are enough symbols to be worth it. Taught in
 chapter 7.
