@@ -115,5 +115,6 @@ def photographs(args, circumstances):
     keep(args.json, circumstances, f"Actual bits per sub-pixel of whole files, lossless, decoded and compared; images: {args.images}; seconds of {PHOTO}, "
           f"{FITTED}, {LINEAR} (which uses one) and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; "
           f"ideal_bits: -log2 of the masses that the coder used; {AUTO}: the smallest file that it tries",
-          threads=THREADS, model=facts[PHOTO], fitted={**facts[FITTED], "ratio": ratio[FITTED]}, linear={"ratio": ratio[LINEAR]}, mean_bits_per_dim=mean["bits_per_dim"],
+          threads=THREADS, model=facts[PHOTO], fitted={**facts[FITTED], "ratio": ratio[FITTED]}, linear={"ratio": ratio[LINEAR]},
+          mean_bits_per_dim=mean["bits_per_dim"],
           mean_seconds={way: mean[f"seconds_{way}"] for way in ("encode", "decode")}, ratio=ratio[PHOTO], rows=rows)

@@ -104,12 +104,17 @@ def small_start(header, coder, image):
     return BitStack.from_bytes(checksum + b"\1"), checksum
 
 
+def small_stream(header, coder, image, draw):
+    """The stream of a small image's file with this header."""
+    return coders.stream(coder, container_small.turned(image, draw) if coder.turns else image, small_start(header, coder, image)[0])
+
+
 def _encode_small(image, coder):
-    """The shortest file of several draws of the latents, or the pixels."""
+    """The shortest file of several draws of the latents or several ways to turn the image, or the pixels."""
     files = []
-    for draw in container_small.DRAWS if coder.draws else container_small.DRAWS[:1]:
+    for draw in container_small.DRAWS if coder.draws or coder.turns else container_small.DRAWS[:1]:
         header = container_small.header(coder.name, image.shape, draw)
-        files.append(header + coders.stream(coder, image, small_start(header, coder, image)[0]))
+        files.append(header + small_stream(header, coder, image, draw))
     header = container_small.header("", image.shape)
     return min([*files, header + image.tobytes() + small_start(header, None, image)[1]], key=len)
 
@@ -234,6 +239,7 @@ def _decode_small(parts):
         return image.reshape(parts.shape).copy()
     coder = coders.get(parts.model)
     image, left = coders.tile(coder, parts.payload, parts.shape)
+    image = container_small.turned(image, parts.draw) if coder.turns else image
     if left != small_start(parts.header, coder, image)[0]:
         raise CorruptFile(f"the decoded pixels do not match their checksum: the file is damaged, or was written by another revision of {parts.model}")
     return image

@@ -16,18 +16,21 @@ head of the stack, where an empty stack has 32 zeros, and so for nothing (see `a
 damaged stream, another network and a changed header all end there.
 
 The latents are drawn by bits that depend on all that lies on the stack, and so on the checksum, and so on the header. Streams with other latents are longer or
-shorter by some bytes. So the encoder tries every number of the draw and keeps the shortest file; the decoder need not know. (Where nothing is drawn, the draw
-is number 0.) Taught in chapter 7.
+shorter by some bytes. So the encoder tries every number of the draw and keeps the shortest file; the decoder need not know. Where nothing is drawn
+(`SubsampledSHVC`), the number says how the pixels were mirrored before they were coded: bit 6 left to right, bit 7 upside down. In the mirror a picture is
+as likely as before, but its code has another length, and the encoder again has four to choose from. Taught in chapter 7.
 """
 
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
 from .container import Reader, varint
 from .errors import CorruptFile
 
 MAGIC, MOST = b"\xb2S", 1 << 14
-NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo", "shvc-pixels-cifar10")  # numbers are for ever
+NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo", "shvc-pixels-cifar10", "shvc-cifar10")  # numbers are for ever
 DRAWS = range(4)
 _SQUARE, _ALPHA, _NUMBER, _DRAW = 16, 32, 15, 6
 
@@ -39,6 +42,16 @@ class Small(NamedTuple):
     shape: tuple
     header: bytes
     payload: bytes
+
+    @property
+    def draw(self):
+        """Which of `DRAWS`."""
+        return self.header[2] >> _DRAW
+
+
+def turned(pixels, draw):
+    """Pixels (H, W, C) mirrored as a draw's number says, a copy; its own inverse."""
+    return np.ascontiguousarray(pixels[::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1])
 
 
 def fits(model, image):

@@ -13,6 +13,7 @@ from shvc_lib.bench_shvc import FILES, TIMED
 from shvc_lib.coding import BitStack, bitstack, logistic
 from shvc_lib.errors import InvalidInput
 from shvc_lib.images import write_image
+from shvc_lib.models import shvc_codec
 
 TILES = data.patches([data.photograph("coffee")], 32, 4, seed=8)
 
@@ -72,6 +73,15 @@ def test_files_are_whole_files_and_what_does_not_come_back_is_noticed(monkeypatc
     monkeypatch.setattr(codec, "decode", lambda *_, **__: TILES[0])
     with pytest.raises(InvalidInput, match="come back"):
         bench_shvc.files(FILES, TILES[:2])
+
+
+def test_images_on_one_stack_need_no_headers_and_one_end(monkeypatch):
+    twin, pop = zoo.load("shvc-pixels-cifar10"), BitStack.pop
+    ideal = sum(shvc_codec.codec(twin, image.shape).bits(image) for image in TILES)
+    assert 0 < bench_shvc.on_one_stack(twin, TILES) * TILES.size - ideal < 64
+    monkeypatch.setattr(BitStack, "pop", lambda self, cdf, count=None: pop(self, cdf, count) * 0 + 1)
+    with pytest.raises(InvalidInput, match="come back"):
+        bench_shvc.on_one_stack(twin, TILES)
 
 
 def test_albums():

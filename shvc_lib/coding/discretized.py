@@ -100,8 +100,8 @@ class DiscretizedMixture(IntegerCDF):
         return np.subtract(cdf[:, 1:], cdf[:, :-1]) + 1
 
     def searched(self, first, last):
-        """How to search for the flat symbols first ... last - 1 instead of tabulating their masses: (table, starts, weights, guesses, spreads), as `compiled.pop`
-        takes them; or None for mixtures over more than 256 levels."""
+        """How to search for the flat symbols first ... last - 1 instead of tabulating their masses: (table, starts, weights, guesses, spreads), as
+        `compiled.pop` takes them; or None for mixtures over more than 256 levels."""
         means, scales, weights = self._means[:, first:last], self._scales[:, first:last], np.zeros((1, last - first), dtype=np.int32)
         guesses, spreads = means[0], scales[0]
         if self._weights is not None:

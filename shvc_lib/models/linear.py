@@ -182,8 +182,8 @@ def layout(step, offsets, shape):
     """Where a step's rows find the pixels at the offsets: (rows, columns, lines, shifts), as compiled code takes them.
 
     Half of the neighbours lie at even distances and half at odd ones: a line is every second pixel of a row, mirrored at the borders, so that each neighbour of
-    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); lines, shifts: int64, of
-    each offset, in which line and how many places from its beginning."""
+    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); lines, shifts: of each
+    offset, in which line and how many places from its beginning."""
     lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
     down, odd = np.array(list(lines)).T
     units = step.columns[0] + step.stride * (2 * np.arange(step.columns.size + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need

@@ -13,10 +13,10 @@ from ..coding.compiled import compiled
 def means_and_classes(pixels, errors, channels, rows, columns, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, means, classes):
     """Fill in means and classes, int32 (R, C) each, of the R x C pixels of a step.
 
-    pixels, errors: integers (H, W, channels); channels: the step's own, then the earlier ones; rows: int64 (L, R), of each line for each of the R rows; columns:
-    int64 (L, C + 3), the columns of each line; lines, shifts: of each offset, in which line and how many places from its beginning a row finds it. The
-    first `own` offsets are the step's, then comes (0, 0), then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in `linear._linear`,
-    with `shift` and `spread_shift` fractional bits to be dropped; classes_of: int32, the class of each spread, and of all larger ones last."""
+    pixels, errors: integers (H, W, channels); channels: the step's own, then the earlier ones; rows: int64 (L, R), of each line for each of the R rows;
+    columns: int64 (L, C + 3), the columns of each line; lines, shifts: of each offset, in which line and how many places from its beginning a row finds it. The
+    first `own` offsets are the step's, then comes (0, 0), then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in
+    `linear._linear`, with `shift` and `spread_shift` fractional bits to be dropped; classes_of: int32, the class of each spread, and of all larger ones last."""
     count, width = rows.shape[1], means.shape[1]
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
     missed = np.empty_like(seen)

@@ -126,6 +126,7 @@ class SubsampledSHVC(nn.Module):
     size. Raises InvalidInput."""
 
     deterministic, split, unit = True, 4, 1  # what other modules ask an SHVC: nothing is drawn, no sub-block is kept back, any height and width
+    turns = True  # mirrored, a picture is as likely as it was, and has another code
 
     def __init__(self, width=160, layers=3, components=5, bfloat=False):
         super().__init__()
