@@ -18,7 +18,7 @@ from .coding.checks import integer
 from .coding.lanes import Lanes
 from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError
 
-NETWORK = "shvc-pixels-cifar10"  # of images by themselves
+NETWORK = "shvc-cifar10"  # of images by themselves
 FIRST, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of the first image of a chained group, and of its others
 BATCH, BATCH_PIXELS = 32, 1 << 17  # groups that the networks see at once, at most, and pixels of an image in each
 

@@ -17,7 +17,7 @@ from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
 
 MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
-PHOTO, SMALL = "shvc-photo", "shvc-pixels-cifar10"  # the SHVCs for photographs and for images of 32 x 32
+PHOTO, SMALL = "shvc-photo", "shvc-cifar10"  # the SHVCs for photographs and for images of 32 x 32
 FITTED = "linear-net"
 _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
 
@@ -25,7 +25,8 @@ _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coeffici
 class Coder(NamedTuple):
     """`name` as typed by a user; `revision`: 32 bits that change whenever the same tile would get other bytes; `push(stack, tile)` and
     `pop(stack, shape)` for uint8 or uint16 arrays (h, w, c); `network`: whether it is one; `depths`, `channels`: what it codes; `side`: of tiles
-    unless another is asked for, 0 for one tile; `draws`: whether it draws latents, so that another draw gives another stream."""
+    unless another is asked for, 0 for one tile; `draws`: whether it draws latents, so that another draw gives another stream; `turns`: whether small images
+    may be mirrored first."""
 
     name: str
     revision: int
@@ -36,6 +37,7 @@ class Coder(NamedTuple):
     channels: tuple
     side: int = 0
     draws: bool = False
+    turns: bool = False
 
     def check(self, image):
         """Raises UnsupportedImage when this coder is not for such images, naming what it is for."""
@@ -114,7 +116,7 @@ def _network(name):
 
     revision = int.from_bytes(bytes.fromhex(zoo.card(name)["sha256"][:8]), "little")
     return Coder(name, revision, push, pop, True, (8,), (1, 3, 4) if fitted else (3, 4), _FITTED_SIDE if fitted else _SIDE,
-                 not fitted and not twin.deterministic)
+                 not fitted and not twin.deterministic, getattr(twin, "turns", False))
 
 
 def stream(coder, tile, start=None):

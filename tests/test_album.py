@@ -138,7 +138,7 @@ def test_the_checksum_costs_nothing(images):
 
 
 def test_the_usual_networks_are_those_of_chapter_7(images):
-    assert album.Album(album.encode(images[:1])).models == ("shvc-pixels-cifar10",)
+    assert album.Album(album.encode(images[:1])).models == ("shvc-cifar10",)
     written = album.encode(images[:3], chain=2)
     assert album.Album(written).models == ("shvc-arib-cifar10", "shvc-lite-cifar10") and np.array_equal(album.Album(written).images(), images[:3])
 

@@ -25,7 +25,7 @@ from shvc_lib.models import linear_wide
 
 torch.set_num_threads(1)
 SEED, ROOM, SECONDS = 7, 1 << 30, 20.0  # bytes and processor seconds that one file may take beyond what the process has taken already
-ARIB, PLAIN, BEST, FITTED, PIXELS = "shvc-short-arib", "shvc-short", "shvc-short-deterministic", "linear-net", "shvc-pixels-cifar10"
+ARIB, PLAIN, BEST, FITTED, PIXELS = "shvc-short-arib", "shvc-short", "shvc-short-deterministic", "linear-net", "shvc-cifar10"
 ALBUM_NETWORKS = (ARIB, PLAIN)
 
 

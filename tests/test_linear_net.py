@@ -242,7 +242,7 @@ def test_what_the_exercise_of_chapter_7_says_of_cifar10():
         images = data.cifar10("test", 100)
     except MissingData as error:
         pytest.skip(str(error))
-    rates = [8 * np.mean([len(shvc_lib.encode(image, model)) for image in images]) / 3072 for model in ("shvc-pixels-cifar10", "shvc-arib-cifar10", "linear-net")]
+    rates = [8 * np.mean([len(shvc_lib.encode(image, model)) for image in images]) / 3072 for model in ("shvc-cifar10", "shvc-arib-cifar10", "linear-net")]
     text = (Path(__file__).parents[1] / "book" / "7_shvc" / "3_a_codec_in_practice.ipynb").read_text(encoding="utf-8")
     assert "with {:.2f} bits per sub-pixel, before ArIB's network with {:.2f} and `linear-net` with {:.2f}, whole files".format(*rates) in text
 

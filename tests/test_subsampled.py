@@ -17,7 +17,7 @@ import shvc_lib
 from shvc_lib import codec, coders, container_small, data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack, Uniform, logistic_mixture
 from shvc_lib.coding.lanes import Lanes
-from shvc_lib.errors import InvalidInput
+from shvc_lib.errors import CorruptFile, InvalidInput
 from shvc_lib.models import shvc_chain, shvc_codec, subsampled, subsampled_codec
 
 torch.set_num_threads(1)
@@ -491,32 +491,62 @@ def test_loud_channels_are_calmed_and_nothing_changes(model):
 
 # --- golden -----------------------------------------------------------------------------------------------------------------------------------
 
-GOLDEN = Path(__file__).parent / "golden" / "shvc_pixels.shvc"
+GOLDEN = {name: Path(__file__).parent / "golden" / file for name, file in (("shvc-pixels-cifar10", "shvc_pixels.shvc"), ("shvc-cifar10", "shvc_cifar10.shvc"))}
 
 
 def golden_image():
     return np.ascontiguousarray(CAT[:29, 10:46])
 
 
-def write_golden():
-    GOLDEN.write_bytes(shvc_lib.encode(golden_image(), coders.SMALL))
+def write_golden(name):
+    GOLDEN[name].write_bytes(shvc_lib.encode(golden_image(), name))
 
 
-def test_a_golden_file_is_read_in_every_arithmetic_and_written_again():
-    """The format is a promise, and so are the network's numbers."""
-    content, image = GOLDEN.read_bytes(), golden_image()
-    assert shvc_lib.encode(image, coders.SMALL) == content, "other weights than when tests/golden was written: write it anew"
-    assert np.array_equal(shvc_lib.decode(content), image) and len(content) < 0.55 * image.size
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_golden_file_is_read_in_every_arithmetic_and_written_again(name):
+    """The format is a promise, and so are the networks' numbers. One of the files is from before images were turned, and is as it is; the other is turned."""
+    content, image, coder = GOLDEN[name].read_bytes(), golden_image(), coders.get(name)
     parts = container_small.unpack(content)
-    assert parts.model == coders.SMALL == "shvc-pixels-cifar10" and len(parts.header) == 5
+    assert parts.model == name and len(parts.header) == 5 and (parts.draw == 0) == (name == "shvc-pixels-cifar10")
+    assert parts.header + codec.small_stream(parts.header, coder, image, parts.draw) == content, "other weights than when tests/golden was written"
+    assert np.array_equal(shvc_lib.decode(content), image) and len(shvc_lib.encode(image, name)) <= len(content) < 0.55 * image.size
     for arithmetic in ("float32", "float64", "int64"):
-        with nn.arithmetic(zoo.load(coders.SMALL), arithmetic) as net:
+        with nn.arithmetic(zoo.load(name), arithmetic) as net:
             stack = BitStack.from_bytes(parts.payload)
-            assert np.array_equal(subsampled_codec.codec(net, image.shape).pop(stack), image)
-            assert stack == codec.small_start(parts.header, coders.get(coders.SMALL), image)[0]
+            assert np.array_equal(container_small.turned(subsampled_codec.codec(net, image.shape).pop(stack), parts.draw), image)
+            assert stack == codec.small_start(parts.header, coder, image)[0]
 
 
-def test_a_slow_decoder_reads_the_golden_file():
-    parts = container_small.unpack(GOLDEN.read_bytes())
-    with nn.arithmetic(zoo.load(coders.SMALL), "int64") as net:
-        assert slowly(net, BitStack.from_bytes(parts.payload), 29, 36) == golden_image().tolist()
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_slow_decoder_reads_the_golden_file(name):
+    parts = container_small.unpack(GOLDEN[name].read_bytes())
+    with nn.arithmetic(zoo.load(name), "int64") as net:
+        pixels = np.array(slowly(net, BitStack.from_bytes(parts.payload), 29, 36))
+    assert np.array_equal(pixels[::-1 if parts.draw // 2 else 1, ::-1 if parts.draw % 2 else 1], golden_image())
+
+
+# --- turned -----------------------------------------------------------------------------------------------------------------------------------
+
+def test_turning_twice_is_nothing():
+    pixels = CAT[:3, :5]
+    for draw in container_small.DRAWS:
+        once = container_small.turned(pixels, draw)
+        assert np.array_equal(container_small.turned(once, draw), pixels) and once.flags.c_contiguous
+        assert np.array_equal(once, [pixels, np.fliplr(pixels), np.flipud(pixels), np.rot90(pixels, 2)][draw])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (32, 32, 3), (16, 30, 4)])
+def test_the_shortest_of_four_ways_to_turn_an_image_is_kept(shape):
+    """Every one of them can be read, the one that is written is the shortest, and another number in the header is noticed."""
+    name, image = "shvc-pixels-cifar10", np.ascontiguousarray(np.concatenate([CAT, COFFEE[:CAT.shape[0], :CAT.shape[1], :1]], 2)[10:10 + shape[0], 20:20 + shape[1], :shape[2]])
+    files = []
+    for draw in container_small.DRAWS:
+        header = container_small.header(name, shape, draw)
+        files.append(header + codec.small_stream(header, coders.get(name), image, draw))
+        assert np.array_equal(shvc_lib.decode(files[-1]), image)
+        changed = bytes([*files[-1][:2], files[-1][2] ^ 64, *files[-1][3:]])
+        with pytest.raises(CorruptFile):
+            shvc_lib.decode(changed)
+    assert shvc_lib.encode(image, name) == min(files, key=len) or len(min(files, key=len)) > image.size
+    if shape == (32, 32, 3):
+        assert len({len(file) for file in files}) > 1
