@@ -23,7 +23,7 @@ DISCRETIZED = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"]
 def copy(tmp_path, monkeypatch):
     """A folder with one trained network, in the place of the repository's."""
     for suffix in ("json", "safetensors"):
-        shutil.copy(zoo.FOLDER / f"vae-stochastic-1.{suffix}", tmp_path)
+        shutil.copy(zoo.FOLDER / f"vae-stochastic-2.{suffix}", tmp_path)
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     return tmp_path
 
@@ -107,20 +107,20 @@ def test_the_rate_on_the_card_is_measured_again(name):
 
 
 def test_a_changed_file_is_refused(copy):
-    path = copy / "vae-stochastic-1.safetensors"
+    path = copy / "vae-stochastic-2.safetensors"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
     with pytest.raises(CorruptFile, match="not the file that its model card describes"):
-        zoo.load("vae-stochastic-1")
+        zoo.load("vae-stochastic-2")
 
 
 def test_what_is_not_there_is_named(copy, monkeypatch):
-    with pytest.raises(UnknownModel, match="no trained network is called 'vae'; there are: vae-stochastic-1"):
+    with pytest.raises(UnknownModel, match="no trained network is called 'vae'; there are: vae-stochastic-2"):
         zoo.load("vae")
-    (copy / "vae-stochastic-1.safetensors").unlink()
+    (copy / "vae-stochastic-2.safetensors").unlink()
     with pytest.raises(MissingData, match="only its card"):
-        zoo.load("vae-stochastic-1")
+        zoo.load("vae-stochastic-2")
     monkeypatch.setattr(zoo, "FOLDER", copy / "absent")
     with pytest.raises(MissingData, match="clone"):
-        zoo.card("vae-stochastic-1")
+        zoo.card("vae-stochastic-2")
