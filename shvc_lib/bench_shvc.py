@@ -129,7 +129,7 @@ def kept_draw(file, coder, image):
     """Ideal bits of what a small image's file holds: the encoder tries several draws of z, or mirrors the image."""
     parts = container_small.unpack(file)
     with ideal_bits() as ideal:
-        codec.small_stream(parts.header, coder, image, parts.draw)
+        coders.small_stream(parts.header, coder, image, parts.draw)
     return sum(ideal) if parts.model else 8 * image.size
 
 

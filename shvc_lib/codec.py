@@ -97,26 +97,14 @@ def _encode_whole(image, coder):
     return container.pack(container.Header(coder.name, coder.revision, image.shape, raw, len(payload), crc32(image)), payload)
 
 
-def small_start(header, coder, image):
-    """What the stack of a small image's file starts from: empty, but for the checksum in its head. And the checksum's bytes."""
-    revision = coder.revision.to_bytes(4, "little") if coder else b""
-    checksum = crc32(image, crc32(header + revision)).to_bytes(4, "little")
-    return BitStack.from_bytes(checksum + b"\1"), checksum
-
-
-def small_stream(header, coder, image, draw):
-    """The stream of a small image's file with this header."""
-    return coders.stream(coder, container_small.turned(image, draw) if coder.turns else image, small_start(header, coder, image)[0])
-
-
 def _encode_small(image, coder):
     """The shortest file of several draws of the latents or several ways to turn the image, or the pixels."""
     files = []
     for draw in container_small.DRAWS if coder.draws or coder.turns else container_small.DRAWS[:1]:
         header = container_small.header(coder.name, image.shape, draw)
-        files.append(header + small_stream(header, coder, image, draw))
+        files.append(header + coders.small_stream(header, coder, image, draw))
     header = container_small.header("", image.shape)
-    return min([*files, header + image.tobytes() + small_start(header, None, image)[1]], key=len)
+    return min([*files, header + image.tobytes() + coders.small_start(header, None, image)[1]], key=len)
 
 
 def _encode_with_loss(image, name, quality):
@@ -234,13 +222,13 @@ def _decode_tiles(parts, window, workers, progress):
 def _decode_small(parts):
     if not parts.model:
         image, checksum = np.frombuffer(parts.payload[:-4], dtype=np.uint8), parts.payload[-4:]
-        if image.size != math.prod(parts.shape) or small_start(parts.header, None, image)[1] != checksum:
+        if image.size != math.prod(parts.shape) or coders.small_start(parts.header, None, image)[1] != checksum:
             raise CorruptFile("the stored pixels do not match their checksum: the file is damaged")
         return image.reshape(parts.shape).copy()
     coder = coders.get(parts.model)
     image, left = coders.tile(coder, parts.payload, parts.shape)
-    image = container_small.turned(image, parts.draw) if coder.turns else image
-    if left != small_start(parts.header, coder, image)[0]:
+    image = coders.turned(image, parts.draw) if coder.turns else image
+    if left != coders.small_start(parts.header, coder, image)[0]:
         raise CorruptFile(f"the decoded pixels do not match their checksum: the file is damaged, or was written by another revision of {parts.model}")
     return image
 

@@ -9,6 +9,7 @@ import math
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Callable, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -124,6 +125,23 @@ def stream(coder, tile, start=None):
     stack = BitStack() if start is None else start
     coder.push(stack, tile)
     return stack.to_bytes()
+
+
+def turned(pixels, draw):
+    """Pixels (H, W, C) mirrored as the number of a small image's draw says, a copy; its own inverse."""
+    return np.ascontiguousarray(pixels[::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1])
+
+
+def small_start(header, coder, image):
+    """What the stack of a small image's file starts from: empty, but for the checksum in its head. And the checksum's bytes."""
+    revision = coder.revision.to_bytes(4, "little") if coder else b""
+    checksum = crc32(image, crc32(header + revision)).to_bytes(4, "little")
+    return BitStack.from_bytes(checksum + b"\1"), checksum
+
+
+def small_stream(header, coder, image, draw):
+    """The stream of a small image's file with this header."""
+    return stream(coder, turned(image, draw) if coder.turns else image, small_start(header, coder, image)[0])
 
 
 def tile(coder, payload, shape):

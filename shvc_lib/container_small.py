@@ -24,8 +24,6 @@ as likely as before, but its code has another length, and the encoder again has 
 import struct
 from typing import NamedTuple
 
-import numpy as np
-
 from .container import Reader, varint
 from .errors import CorruptFile
 
@@ -47,11 +45,6 @@ class Small(NamedTuple):
     def draw(self):
         """Which of `DRAWS`."""
         return self.header[2] >> _DRAW
-
-
-def turned(pixels, draw):
-    """Pixels (H, W, C) mirrored as a draw's number says, a copy; its own inverse."""
-    return np.ascontiguousarray(pixels[::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1])
 
 
 def fits(model, image):

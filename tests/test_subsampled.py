@@ -14,7 +14,7 @@ from test_linear import picture
 from test_shvc_exact import PROCESSORS, run_with_other_instructions
 
 import shvc_lib
-from shvc_lib import codec, coders, container_small, data, models, nn, recipes, train, zoo
+from shvc_lib import coders, container_small, data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack, Uniform, logistic_mixture
 from shvc_lib.coding.lanes import Lanes
 from shvc_lib.errors import CorruptFile, InvalidInput
@@ -508,13 +508,13 @@ def test_a_golden_file_is_read_in_every_arithmetic_and_written_again(name):
     content, image, coder = GOLDEN[name].read_bytes(), golden_image(), coders.get(name)
     parts = container_small.unpack(content)
     assert parts.model == name and len(parts.header) == 5 and (parts.draw == 0) == (name == "shvc-pixels-cifar10")
-    assert parts.header + codec.small_stream(parts.header, coder, image, parts.draw) == content, "other weights than when tests/golden was written"
+    assert parts.header + coders.small_stream(parts.header, coder, image, parts.draw) == content, "other weights than when tests/golden was written"
     assert np.array_equal(shvc_lib.decode(content), image) and len(shvc_lib.encode(image, name)) <= len(content) < 0.55 * image.size
     for arithmetic in ("float32", "float64", "int64"):
         with nn.arithmetic(zoo.load(name), arithmetic) as net:
             stack = BitStack.from_bytes(parts.payload)
-            assert np.array_equal(container_small.turned(subsampled_codec.codec(net, image.shape).pop(stack), parts.draw), image)
-            assert stack == codec.small_start(parts.header, coder, image)[0]
+            assert np.array_equal(coders.turned(subsampled_codec.codec(net, image.shape).pop(stack), parts.draw), image)
+            assert stack == coders.small_start(parts.header, coder, image)[0]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -530,8 +530,8 @@ def test_a_slow_decoder_reads_the_golden_file(name):
 def test_turning_twice_is_nothing():
     pixels = CAT[:3, :5]
     for draw in container_small.DRAWS:
-        once = container_small.turned(pixels, draw)
-        assert np.array_equal(container_small.turned(once, draw), pixels) and once.flags.c_contiguous
+        once = coders.turned(pixels, draw)
+        assert np.array_equal(coders.turned(once, draw), pixels) and once.flags.c_contiguous
         assert np.array_equal(once, [pixels, np.fliplr(pixels), np.flipud(pixels), np.rot90(pixels, 2)][draw])
 
 
@@ -542,7 +542,7 @@ def test_the_shortest_of_four_ways_to_turn_an_image_is_kept(shape):
     files = []
     for draw in container_small.DRAWS:
         header = container_small.header(name, shape, draw)
-        files.append(header + codec.small_stream(header, coders.get(name), image, draw))
+        files.append(header + coders.small_stream(header, coders.get(name), image, draw))
         assert np.array_equal(shvc_lib.decode(files[-1]), image)
         changed = bytes([*files[-1][:2], files[-1][2] ^ 64, *files[-1][3:]])
         with pytest.raises(CorruptFile):

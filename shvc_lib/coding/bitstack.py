@@ -130,13 +130,13 @@ class BitStack:
 
     def _rise(self, number):
         """Have at least `number` words in the coder, or all that there are; what is not needed of a chunk stays one."""
-        deep, missing, parts = self._deep, number - self._ans.num_words(), [self._ans.get_compressed()]
+        deep, missing, parts = self._deep, number - self._ans.num_words(), []
         while deep and missing > 0:
             taken = min(missing, deep.words.size)
             parts.append(deep.words[-taken:])
             deep, missing = (deep.below if taken == deep.words.size else _Chunk(deep.words[:-taken], deep.below, deep.depth - taken)), missing - taken
         if deep is not self._deep:
-            self._ans, self._deep = _coder(np.concatenate(parts[::-1])), deep
+            self._ans, self._deep = _coder(np.concatenate([*parts[::-1], self._ans.get_compressed()])), deep
 
     @property
     def _depth(self):

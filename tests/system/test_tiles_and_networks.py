@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import shvc_lib
-from shvc_lib import cli, codec, coders, container, container_small, container_tiles, data, zoo
+from shvc_lib import cli, coders, container, container_small, container_tiles, data, zoo
 from shvc_lib.errors import CorruptFile, InvalidInput, TruncatedFile, UnknownModel, UnsupportedImage
 
 NETWORK = "shvc-short-arib"  # the smallest network; its weights are what the golden files need
@@ -126,7 +126,7 @@ def test_the_small_form_is_four_bytes_and_a_stream_and_its_checksum_costs_nothin
     longer, saved = [], []
     for tile in data.patches([PHOTO], 16, 24, seed=3):  # z is drawn by other bits each time, so that single streams differ by some bytes either way
         plain = len(coders.stream(coders.get(NETWORK), tile))
-        draws = [codec.small_start(container_small.header(NETWORK, tile.shape, draw), coders.get(NETWORK), tile)[0] for draw in container_small.DRAWS]
+        draws = [coders.small_start(container_small.header(NETWORK, tile.shape, draw), coders.get(NETWORK), tile)[0] for draw in container_small.DRAWS]
         sizes = [len(coders.stream(coders.get(NETWORK), tile, start)) for start in draws]
         file = shvc_lib.encode(tile, model=NETWORK)
         assert len(file) == 4 + min(sizes) and file[2] >> 6 == sizes.index(min(sizes)) and np.array_equal(shvc_lib.decode(file), tile)
