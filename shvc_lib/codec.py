@@ -133,7 +133,8 @@ def decode(data, crop=None, workers=None, progress=False, most=MOST_DECODED):
     compiled_for(len(data))
     if isinstance(parts, container_tiles.Tiled):
         return _decode_tiles(parts, window, workers, progress)
-    image = _decode_small(parts) if isinstance(parts, container_small.Small) else _decode_whole(parts)
+    with parallel.on_threads(parallel.available() if workers is None else integer("workers", workers, 1)):
+        image = _decode_small(parts) if isinstance(parts, container_small.Small) else _decode_whole(parts)
     return image if crop is None else np.ascontiguousarray(image[window])
 
 

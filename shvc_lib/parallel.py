@@ -3,13 +3,14 @@
     torchrun --nproc-per-node 4 -m shvc_lib.cli encode large.png      # four processes, a quarter of the tiles each
 
 Tiles are independent, so who does which changes nothing in the file. Threads are enough on one machine: nearly all of the time goes to numpy and torch, which
-let other threads run meanwhile. Taught in chapter 7.
+let other threads run meanwhile. Where there are fewer tiles than threads, those that are left help with the tiles (`helpers`). Taught in chapter 7.
 """
 
 import atexit
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -43,6 +44,29 @@ def _leave():
         distributed.destroy_process_group()
 
 
+_threads = ContextVar("threads", default=1)
+
+
+@contextmanager
+def on_threads(count):
+    """While this is open, what this thread calls may use `count` threads: see `helpers`."""
+    before = _threads.set(count)
+    try:
+        yield
+    finally:
+        _threads.reset(before)
+
+
+@contextmanager
+def helpers():
+    """A pool with the threads that this one may use besides itself, or None where there are none."""
+    if _threads.get() == 1:
+        yield None
+    else:
+        with ThreadPoolExecutor(_threads.get() - 1) as pool:
+            yield pool
+
+
 def over(function, items, workers=None, progress=False, around=nullcontext):
     """[function(item) for item in items], where results are bytes, on `workers` threads (None: one for each core).
 
@@ -51,11 +75,13 @@ def over(function, items, workers=None, progress=False, around=nullcontext):
     """
     own, of = rank()
     mine = list(items)[own::of]
-    workers = min(available() if workers is None else integer("workers", workers, 1), max(len(mine), 1))
+    wanted = available() if workers is None else integer("workers", workers, 1)
+    workers = min(wanted, max(len(mine), 1))
     bar = tqdm(total=len(mine), unit="tile", disable=not progress or own > 0, leave=False)
 
     def one(item):
-        result = function(item)
+        with on_threads(wanted // workers):
+            result = function(item)
         bar.update()
         return result
 

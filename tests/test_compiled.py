@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 import shvc_lib
-from shvc_lib import data, nn, zoo
-from shvc_lib.coding import BitStack, bitstack, discretized, laplace, logistic, logistic_mixture
+from shvc_lib import data, nn, parallel, zoo
+from shvc_lib.coding import Ahead, BitStack, ahead, bitstack, discretized, laplace, logistic, logistic_mixture
 from shvc_lib.errors import OutOfBits
 from shvc_lib.models import linear, linear_fit, linear_net
 
@@ -117,9 +120,10 @@ def test_exactly_enough_bits(monkeypatch):
         stack.pop(logistic(np.zeros(10, dtype=int), np.full(10, 191)))
 
 
-def test_mixtures_over_many_levels_are_tabulated(monkeypatch):
-    """There is no search for them, and none is tried."""
-    cdf, symbols = made(np.random.default_rng(1), 20, 2, 1000, False)
+@pytest.mark.parametrize("cdf", [made(np.random.default_rng(1), 20, 2, 1000, False)[0], logistic_mixture(*np.full((2, 20, 1), 50), np.full((20, 1), 4096))])
+def test_other_mixtures_are_tabulated(monkeypatch, cdf):
+    """Those over many levels, and those of one component. There is no search for them, and none is tried."""
+    symbols = np.arange(20) * 7
     assert cdf.searched(0, 1) is None
     stack = BitStack()
     stack.push(symbols, cdf)
@@ -160,9 +164,21 @@ def test_means_and_classes_of_linear(monkeypatch, canvas_of, shape):
         canvas.write(step, image[step.rows[:, None], step.columns, step.channel].reshape(-1).astype(np.int32), found[0][0][0])
 
 
+def narrow(components, lean):
+    """A LinearNet of an odd width, as it is before any training, but with louder answers; its exact twin."""
+    torch.manual_seed(components)
+    model = linear_net.LinearNet(width=7, components=components, lean=lean)
+    with torch.no_grad():
+        for head in model.heads:
+            head[-1].weight *= 10
+    photograph = data.photograph("chelsea")
+    return linear_net.exact_twin(model, np.stack([photograph[k:k + 64, k:k + 64] for k in (0, 50, 100)]))
+
+
 @pytest.mark.parametrize("shape", [(1, 2, 3), (20, 33, 1), (70, 150, 3)])
-def test_mixtures_of_linear_net(shape):
-    net, rng = zoo.load("linear-net"), np.random.default_rng(shape[1])
+@pytest.mark.parametrize("net", [None, (1, True), (2, True), (1, False)])
+def test_mixtures_of_linear_net(net, shape):
+    net, rng = narrow(*net) if net else zoo.load("linear-net"), np.random.default_rng(shape[1])
     image, _ = linear_case(rng, shape)
     canvas = linear_net.NetCanvas(shape)
     canvas.pixels[0, 0] = image[0, 0]
@@ -170,20 +186,83 @@ def test_mixtures_of_linear_net(shape):
         scales = parameters.scales[classes]
         for tuning in (None, rng.integers(-linear_net.TUNING_LIMIT, linear_net.TUNING_LIMIT, 6 * net.components)):
             one = linear_net._mixture(linear_net._outputs(net, canvas, step, means, scales), means, scales, tuning)
-            other = linear_net._mixture_compiled(net, canvas, step, means, scales, tuning)
+            where = step.rows.size, step.columns.size
+            fill, *found = linear_net.mixtures_by_rows(net, canvas, step, means.reshape(where), scales.reshape(where), tuning)
+            for first in range(0, where[0], 5):  # in pieces, and not in order
+                fill(first, min(first + 2, where[0]))
+            for first in range(2, where[0], 5):
+                fill(first, min(first + 3, where[0]))
+            values = [own.reshape(-1, net.components) for own in found]
+            other = logistic_mixture(*values) if net.components > 1 else logistic(values[0][:, 0], values[1][:, 0])
             assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("_means", "_scales", "_weights"))
+            assert (found[2].sum(-1) == discretized.WEIGHT_TOTAL).all()
 
 
 @pytest.mark.parametrize("model", ["linear", "linear-net"])
 def test_files_are_read_both_ways(monkeypatch, model):
     image = data.photograph("chelsea")[:150, :170]
     written = shvc_lib.encode(image, model=model)
+    monkeypatch.setattr(ahead, "BAND", 500)
     for large, many in ((1 << 60, 1 << 60), (0, 0)):
         for module in (linear, linear_net):
             monkeypatch.setattr(module, "LARGE", large)
         monkeypatch.setattr(bitstack, "_MANY", many)
-        assert np.array_equal(shvc_lib.decode(written), image)
+        for workers in (1, 2, 3):
+            assert np.array_equal(shvc_lib.decode(written, workers=workers), image)
         assert shvc_lib.encode(image, model=model) == written
+
+
+@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_parameters_that_come_while_symbols_are_popped(monkeypatch, components, threads):
+    """Band by band, by whichever thread, each row once; and as many as the symbols need that were asked for."""
+    rng, shape, seen = np.random.default_rng(threads), (50, 30, components), []
+    given = rng.integers(-2000, 6000, shape), rng.integers(0, 192, shape), rng.multinomial(4096, np.ones(components) / components, shape[:2])
+    arrays = [np.full(shape, -1 << 30, dtype=np.int32) for _ in given]
+    monkeypatch.setattr(ahead, "BAND", 100)
+    monkeypatch.setattr(bitstack, "_BLOCK", 70)
+    monkeypatch.setattr(bitstack, "_MANY", 0)
+
+    def fill(first, last):
+        seen.append((first, last))
+        for to, values in zip(arrays, given):
+            to[first:last] = values[first:last]
+
+    flat = [values.reshape(-1, components) for values in given]
+    plain = logistic_mixture(*flat) if components > 1 else logistic(flat[0][:, 0], flat[1][:, 0])
+    stack = BitStack.random(40_000)
+    other, want = stack.copy(), plain.intervals(np.arange(1500) % 256)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        cdf = Ahead(fill, *arrays[:2], arrays[2] if components > 1 else None, pool if threads else None)
+        if not threads:
+            cdf.searched(0, 100)
+            assert seen == [(0, 3), (3, 6)]  # rows of thirty, three a band
+        assert np.array_equal(stack.pop(cdf), other.pop(plain)) and stack == other
+    seen = sorted(seen)
+    assert [first for first, _ in seen] == [0, *(last for _, last in seen[:-1])] and seen[-1][1] == 50 and len(seen) == 15
+    assert np.array_equal(cdf.intervals(np.arange(1500) % 256), want) and np.array_equal(cdf.masses(3, 9), plain.masses(3, 9))
+
+
+def test_an_error_in_another_thread_is_raised_here():
+    def fill(first, last):
+        raise ValueError(f"row {first}")
+
+    arrays = np.zeros((2, 600, 100, 1), dtype=np.int32)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="row"):
+        Ahead(fill, *arrays, None, pool).finish()
+
+
+def test_who_may_use_how_many_threads():
+    """Nobody by itself; the workers that are not needed for tiles help with these."""
+    with parallel.helpers() as pool:
+        assert pool is None
+
+    def asked(_):
+        with parallel.helpers() as pool:
+            return bytes([pool._max_workers if pool else 0, threading.active_count() > 1])
+
+    assert [own[0] for own in parallel.over(asked, [1], 4)] == [3] and [own[0] for own in parallel.over(asked, [1, 2], 4)] == [1, 1]
+    assert [own[0] for own in parallel.over(asked, [1, 2, 3], 2)] == [0, 0, 0] and asked(0)[0] == 0
 
 
 @pytest.mark.parametrize("arithmetic", ["float64", "int64"])
@@ -193,7 +272,7 @@ def test_who_asks_for_another_arithmetic_gets_it(monkeypatch, arithmetic):
     stack = BitStack()
     linear_net.codec(net, image.shape).push(stack, image)
     monkeypatch.setattr(linear_net, "LARGE", 0)
-    monkeypatch.setattr(linear_net, "_mixture_compiled", None)
+    monkeypatch.setattr(linear_net, "_compiled", None)
     with nn.arithmetic(net, arithmetic):
         assert np.array_equal(linear_net.codec(net, image.shape).pop(stack), image)
 

@@ -61,7 +61,7 @@ def test_a_fit_is_sent_only_where_it_pays():
     image = data.photograph("chelsea")[:128, :128]
     answers = linear_fit.requests(image)
     assert len(answers) > 1 + 2 * sum(1 for _ in linear.steps(image.shape))
-    inner = linear.autoregressive(lambda: linear._model(image.shape))
+    inner = linear.autoregressive(lambda: linear._model(linear.Canvas(image.shape)))
     plain = []
     for step in linear.steps(image.shape):
         plain += [np.array([0]), image[step.rows[:, None], step.columns, step.channel].reshape(-1)]
@@ -94,7 +94,7 @@ def test_bands_and_sampled_fits_are_still_lossless(monkeypatch):
     codec, stack = linear.codec(image.shape), BitStack()
     codec.push(stack, image)
     assert np.array_equal(codec.pop(stack), image)
-    assert codec.bits(image) < 1.1 * linear.autoregressive(lambda: linear._model(image.shape)).bits(whole)
+    assert codec.bits(image) < 1.1 * linear.autoregressive(lambda: linear._model(linear.Canvas(image.shape))).bits(whole)
 
 
 def test_thresholds_are_what_the_comment_says():

@@ -5,6 +5,7 @@ mu, s, pi of a (mixture of) discretised logistic(s) -> `means`, `scales`, `weigh
 Nothing here knows torch: a model hands over integers.
 """
 
+from .ahead import Ahead
 from .bins import Bins, binned_posterior, binned_prior, equal_mass_bins, uniform_bins
 from .bitstack import BitStack
 from .cdf import Categorical, IntegerCDF, Uniform, quantize
@@ -13,6 +14,6 @@ from .discretized import DiscretizedMixture, gaussian, laplace, logistic, logist
 from .rans import PRECISION, RANS, TOTAL
 from .tables import mean_index, scale_index, weight_index
 
-__all__ = ["Bins", "BitStack", "Categorical", "Codec", "DiscretizedMixture", "IntegerCDF", "PRECISION", "RANS", "TOTAL", "Uniform",
+__all__ = ["Ahead", "Bins", "BitStack", "Categorical", "Codec", "DiscretizedMixture", "IntegerCDF", "PRECISION", "RANS", "TOTAL", "Uniform",
            "autoregressive", "binned_posterior", "binned_prior", "equal_mass_bins", "gaussian", "independent", "laplace", "logistic",
            "logistic_mixture", "mean_index", "quantize", "scale_index", "sequence", "uniform_bins", "weight_index"]

@@ -10,7 +10,7 @@ chapter 7.
 import numpy as np
 from numba import njit
 
-from .tables import MEAN_STEPS, POINTS, REACH, ROW_SIZE
+from .tables import MARGIN, MEAN_STEPS, POINTS, REACH, ROW, ROW_SIZE
 
 _PRECISION, _WORD, _TOTAL = 24, 32, 1 << 24  # as in `rans`
 _WEIGHT_SHIFT = 6  # as in `discretized`
@@ -93,3 +93,19 @@ def pop(head, words, left, table, starts, weights, guesses, spreads, quantiles, 
             left -= 1
             head = head << np.uint64(_WORD) | np.uint64(words[left])
     return head, left
+
+
+@compiled(nogil=True)
+def places(means, scales, weights, starts, guesses, spreads, levels):
+    """What `DiscretizedMixture.searched` says of mixtures over 0 ... 255: fill in starts, int32 (N, K), guesses and spreads, float32 (N,).
+
+    means, scales, weights: int32 (N, K), as in `DiscretizedMixture`; levels: `tables.scale_levels`."""
+    for n in range(means.shape[0]):
+        best = 0
+        for k in range(means.shape[1]):
+            mean = min(max(means[n, k], -MARGIN * MEAN_STEPS), (ROW_SIZE + MARGIN) * MEAN_STEPS - MEAN_STEPS) + MEAN_STEPS // 2
+            starts[n, k] = (scales[n, k] * MEAN_STEPS + mean % MEAN_STEPS) * ROW + ROW_SIZE + MARGIN - mean // MEAN_STEPS
+            if weights[n, k] > weights[n, best]:
+                best = k
+        guesses[n] = np.float32(means[n, best]) / np.float32(MEAN_STEPS) + np.float32(0.5)
+        spreads[n] = levels[scales[n, best]]

@@ -101,11 +101,11 @@ class DiscretizedMixture(IntegerCDF):
 
     def searched(self, first, last):
         """How to search for the flat symbols first ... last - 1 instead of tabulating their masses: (table, starts, weights, guesses, spreads), as
-        `compiled.pop` takes them; or None for mixtures over more than 256 levels."""
+        `compiled.pop` takes them; or None for mixtures over more than 256 levels, and for those of one component."""
         means, scales, weights = self._means[:, first:last], self._scales[:, first:last], np.zeros((1, last - first), dtype=np.int32)
         guesses, spreads = means[0], scales[0]
         if self._weights is not None:
-            if self.size > tables.ROW_SIZE:
+            if self.size > tables.ROW_SIZE or len(self._weights) == 1:
                 return None
             weights = self._weights[:, first:last]
             guesses, spreads = (np.take_along_axis(values, weights.argmax(0)[None], 0)[0] for values in (means, scales))

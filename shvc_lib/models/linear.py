@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..coding import Codec, Uniform, autoregressive, independent, laplace, logistic
+from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace, logistic
 from ..errors import InvalidInput
+from ..parallel import helpers
 
 MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
 MEAN_LIMIT, SPREAD_LIMIT = 1 << 15, 1 << 10  # -limit <= mean coefficient < limit, 0 <= spread coefficient < limit
@@ -78,6 +79,12 @@ def _reflect(positions, stride, length):
     return np.where(positions > last, np.maximum(2 * last - positions, 0), positions) * stride
 
 
+def region(step):
+    """Where the step's pixels are in an image (H, W, C), to be indexed with: slices, which is faster than lists of rows and columns."""
+    rows, columns = (slice(own[0], own[-1] + 1, own[1] - own[0] if own.size > 1 else 1) for own in (step.rows, step.columns))
+    return rows, columns, step.channel
+
+
 class Canvas:
     """What encoder and decoder both know so far: pixels, and the size of each one's prediction error in 1/16 of a level."""
 
@@ -124,7 +131,7 @@ class Canvas:
 
     def write(self, step, symbols, means):
         """Record the step's symbols (levels) and their distances from the predicted means (1/16 level). Flat arrays."""
-        where = step.rows[:, None], step.columns, step.channel
+        where = region(step)
         self.pixels[where] = symbols.reshape(step.rows.size, -1)
         self.errors[where] = np.abs(16 * symbols - means).reshape(step.rows.size, -1)
 
@@ -161,15 +168,24 @@ def predict(canvas, step, *parameters):
 
 def _predict_compiled(canvas, step, parameters):
     """The same by compiled code."""
+    found = []
+    for one in parameters:
+        fill, means, classes = by_rows(canvas, step, one, np.arange(CLASSES))
+        fill(0, len(means))
+        found.append((means.reshape(-1), classes.reshape(-1)))
+    return found
+
+
+def by_rows(canvas, step, parameters, of_class):
+    """(fill, means, values): two empty arrays, int32 (R, C), and fill(first, last), compiled code that writes into their rows first ... last - 1 the means of the
+    step's pixels (1/16 level) and what `of_class` says of their classes: for `parameters.scales` the indices of their scales."""
     from .linear_compiled import means_and_classes  # here: numba takes half a second to import
 
-    shape = step.rows.size, step.columns.size
-    places = layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape)
-    found = [(np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)) for _ in parameters]
-    for one, (means, classes) in zip(parameters, found):
-        means_and_classes(canvas.pixels, canvas.missed, np.array([step.channel, *step.earlier]), *places, len(step.offsets), one.mean.astype(np.int64),
-                          one.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS, _class_of(), means, classes)
-    return [(means.reshape(-1), classes.reshape(-1)) for means, classes in found]
+    means, values = np.empty((2, step.rows.size, step.columns.size), dtype=np.int32)
+    known = (canvas.pixels, canvas.missed, np.array([step.channel, *step.earlier]), *layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape),
+             len(step.offsets), parameters.mean.astype(np.int64), parameters.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS,
+             np.asarray(of_class, dtype=np.int32)[_class_of()])
+    return lambda first, last: means_and_classes(*known, first, last, means, values), means, values
 
 
 @lru_cache(maxsize=1)
@@ -179,17 +195,19 @@ def _class_of():
 
 
 def layout(step, offsets, shape):
-    """Where a step's rows find the pixels at the offsets: (rows, columns, lines, shifts), as compiled code takes them.
+    """Where a step's rows find the pixels at the offsets: (rows, columns, before, lines, shifts), as compiled code takes them.
 
     Half of the neighbours lie at even distances and half at odd ones: a line is every second pixel of a row, mirrored at the borders, so that each neighbour of
-    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); lines, shifts: of each
-    offset, in which line and how many places from its beginning."""
+    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); before: int64 (L,),
+    the line that held this one's row a row earlier, but at the borders, or -1; lines, shifts: of each offset, in which line and how many places from its
+    beginning."""
     lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
     down, odd = np.array(list(lines)).T
     units = step.columns[0] + step.stride * (2 * np.arange(step.columns.size + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
     rows = _reflect(step.rows + step.stride * down[:, None], step.stride, shape[0])
     columns = _reflect(units, step.stride, shape[1])[odd]
-    return rows, columns, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])
+    before = np.array([lines.get((dy + 2, own), -1) for dy, own in lines])
+    return rows, columns, before, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])
 
 
 def bands(step, most):
@@ -212,17 +230,29 @@ def parameter_codecs(step):
     )
 
 
-def _model(shape):
-    """The image's distribution as a generator in decoding order (see `coding.autoregressive`)."""
-    canvas = Canvas(shape)
+def _model(canvas):
+    """The image's distribution as a generator in decoding order (see `coding.autoregressive`), which leaves the image on an empty canvas."""
+    with helpers() as pool:
+        yield from _steps(canvas, pool)
+
+
+def _steps(canvas, pool):
+    """The same; pool: of threads to help, or None."""
+    shape = canvas.pixels.shape
     canvas.pixels[0, 0] = yield independent(Uniform(256), shape[2])
     for step in steps(shape):
         parameters = default_parameters(step)
         if (yield independent(Uniform(2), 1))[0]:
             mean, spread, scales = parameter_codecs(step)
             parameters = Parameters((yield mean), (yield spread), (yield scales))
-        [(means, classes)] = predict(canvas, step, parameters)
-        symbols = yield logistic(means, parameters.scales[classes])
+        if canvas.pixels.size >= LARGE:
+            fill, means, scales = by_rows(canvas, step, parameters, parameters.scales)
+            symbols = yield (cdf := Ahead(fill, means[..., None], scales[..., None], None, pool))
+            cdf.finish()
+            means = means.reshape(-1)
+        else:
+            [(means, classes)] = predict(canvas, step, parameters)
+            symbols = yield logistic(means, parameters.scales[classes])
         canvas.write(step, symbols, means)
 
 
@@ -248,16 +278,11 @@ def codec(shape, depth=8):
 def _codec(shape):
     from .linear_fit import requests  # only the encoder fits
 
-    inner = autoregressive(lambda: _model(shape))
+    inner = autoregressive(lambda: _model(Canvas(shape)))
 
     def pop(stack):
-        answers = inner.pop(stack)
-        image = np.empty(shape, dtype=np.uint8)
-        image[0, 0] = answers.pop(0)
-        for step in steps(shape):
-            if answers.pop(0)[0]:
-                del answers[:3]
-            image[step.rows[:, None], step.columns, step.channel] = answers.pop(0).reshape(step.rows.size, -1)
-        return image
+        canvas = Canvas(shape)
+        autoregressive(lambda: _model(canvas)).pop(stack)
+        return canvas.pixels
 
     return Codec(lambda stack, image: inner.push(stack, requests(image)), pop, lambda image: inner.bits(requests(image)))

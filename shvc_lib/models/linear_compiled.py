@@ -9,65 +9,99 @@ import numpy as np
 
 from ..coding.compiled import compiled
 
+
 @compiled(nogil=True)
-def means_and_classes(pixels, errors, channels, rows, columns, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, means, classes):
-    """Fill in means and classes, int32 (R, C) each, of the R x C pixels of a step.
+def next_row(pixels, errors, channels, rows, columns, before, i, fresh, slots, seen, missed):
+    """Have the lines of row i of a step in seen and missed, int32 (channels, L, C + 3): line l in place slots[l]. Unless `fresh`, those of row i - 1 are there.
+
+    Most lines of a row were there for the row before, as others; only the rest are copied. Arguments as of `means_and_classes`."""
+    count, width = columns.shape
+    held, free = np.full(count, -1), np.ones(count, dtype=np.bool_)
+    if not fresh:
+        for line in range(count):
+            if before[line] >= 0 and rows[before[line], i - 1] == rows[line, i]:
+                held[line] = slots[before[line]]
+                free[held[line]] = False
+    place = 0
+    for line in range(count):
+        if held[line] >= 0:
+            continue
+        while not free[place]:
+            place += 1
+        held[line], free[place] = place, False
+        at, row = columns[line], rows[line, i]
+        inner = max(width - 8, 0)  # places 4 ... width - 5 are not mirrored, and so at equal distances
+        for k, channel in enumerate(channels):
+            from_pixels, from_errors, to, miss = pixels[row, :, channel], errors[row, :, channel], seen[k, place], missed[k, place]
+            if inner:
+                every = at[5] - at[4]
+                some_pixels, some_errors = from_pixels[at[4]::every], from_errors[at[4]::every]
+                for j in range(inner):
+                    to[4 + j] = some_pixels[j]
+                    miss[4 + j] = some_errors[j]
+            for j in range(width):
+                if j < 4 or j >= 4 + inner:
+                    to[j], miss[j] = from_pixels[at[j]], from_errors[at[j]]
+    slots[:] = held
+
+
+@compiled(nogil=True)
+def means_and_classes(pixels, errors, channels, rows, columns, before, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, first, last,
+                      means, classes):
+    """Fill in the rows first ... last - 1 of means and classes, int32 (R, C) each, of the R x C pixels of a step.
 
     pixels, errors: integers (H, W, channels); channels: the step's own, then the earlier ones; rows: int64 (L, R), of each line for each of the R rows;
-    columns: int64 (L, C + 3), the columns of each line; lines, shifts: of each offset, in which line and how many places from its beginning a row finds it. The
-    first `own` offsets are the step's, then comes (0, 0), then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in
+    columns: int64 (L, C + 3), the columns of each line; before, lines, shifts: see `linear.layout`. The first `own` offsets are the step's, then comes (0, 0), then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in
     `linear._linear`, with `shift` and `spread_shift` fractional bits to be dropped; classes_of: int32, the class of each spread, and of all larger ones last."""
-    count, width = rows.shape[1], means.shape[1]
+    width = means.shape[1]
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
     missed = np.empty_like(seen)
+    slots, places = np.empty(rows.shape[0], dtype=np.int64), np.empty_like(lines)
     lists = np.empty((5, width), dtype=np.int32)
     total, near, spread, low, high = lists[0], lists[1], lists[2], lists[3], lists[4]
-    for i in range(count):
-        for k, channel in enumerate(channels):
-            for line in range(rows.shape[0]):
-                row, at, to, miss = rows[line, i], columns[line], seen[k, line], missed[k, line]
-                for j in range(at.size):
-                    to[j] = pixels[row, at[j], channel]
-                    miss[j] = abs(np.int32(errors[row, at[j], channel]))
+    for i in range(first, last):
+        next_row(pixels, errors, channels, rows, columns, before, i, i == first, slots, seen, missed)
+        for place in range(lines.size):
+            places[place] = slots[lines[place]]
         total[:] = 1 << shift - 1
         near[:] = 0
         low[:] = 255
         high[:] = 0
         for n in range(4):
-            value = seen[0, lines[n]][shifts[n]:shifts[n] + width]
-            miss = missed[0, lines[n]][shifts[n]:shifts[n] + width]
+            value = seen[0, places[n]][shifts[n]:shifts[n] + width]
+            miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
             for j in range(width):
-                near[j] += miss[j]
+                near[j] += abs(miss[j])
                 low[j] = min(low[j], value[j])
                 high[j] = max(high[j], value[j])
         for j in range(width):
             spread[j] = spreads[0] * (near[j] >> 2) + spreads[2] * 16 * (high[j] - low[j])
         near[:] = 0
         for n in range(own):
-            value, factor = seen[0, lines[n]][shifts[n]:shifts[n] + width], np.int32(coefficients[n])
+            value, factor = seen[0, places[n]][shifts[n]:shifts[n] + width], np.int32(coefficients[n])
             for j in range(width):
                 total[j] += factor * value[j]
             if n >= 4:
-                miss = missed[0, lines[n]][shifts[n]:shifts[n] + width]
+                miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
                 for j in range(width):
-                    near[j] += miss[j]
+                    near[j] += abs(miss[j])
         for j in range(width):
             spread[j] += spreads[1] * (near[j] // (own - 4))
         used, felt = own, 3
         for k in range(1, channels.size):
             for n in range(13):
                 place = own if n == 0 else n - 1 if n < 9 else own + n - 8  # (0, 0); the first eight offsets; the same pass
-                value, factor = seen[k, lines[place]][shifts[place]:shifts[place] + width], np.int32(coefficients[used + n])
+                value, factor = seen[k, places[place]][shifts[place]:shifts[place] + width], np.int32(coefficients[used + n])
                 for j in range(width):
                     total[j] += factor * value[j]
             near[:] = 0
             for place in range(own + 1, own + 5):
-                miss = missed[k, lines[place]][shifts[place]:shifts[place] + width]
+                miss = missed[k, places[place]][shifts[place]:shifts[place] + width]
                 for j in range(width):
-                    near[j] += miss[j]
-            miss = missed[k, lines[own]][shifts[own]:shifts[own] + width]
+                    near[j] += abs(miss[j])
+            miss = missed[k, places[own]][shifts[own]:shifts[own] + width]
             for j in range(width):
-                spread[j] += spreads[felt] * miss[j] + spreads[felt + 1] * (near[j] >> 2)
+                spread[j] += spreads[felt] * abs(miss[j]) + spreads[felt + 1] * (near[j] >> 2)
             used, felt = used + 13, felt + 2
         for j in range(width):
             means[i, j] = min(max(total[j] >> shift, 0), 16 * 255)

@@ -13,20 +13,20 @@ common, so a step may tune a, b and log w by a number each and a multiple of log
 (`nn.exact`). Taught in chapter 7.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import nn
 
-from ..coding import Codec, Uniform, autoregressive, independent, laplace, logistic, logistic_mixture
+from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace, logistic, logistic_mixture
 from ..coding.codec import all_or_nothing
 from ..coding.tables import inverse_scales
 from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
-from .linear import _EARLIER_NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, default_parameters, layout, parameter_codecs, predict, steps
+from ..parallel import helpers
+from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs, predict, region,
+                     steps)
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
@@ -41,10 +41,16 @@ def _pass(step):
     return [len(offsets) for *_, offsets in PASSES].index(len(step.offsets))
 
 
-def _size(number, earlier):
+def _own(number, lean):
+    """The neighbours of its own colour that the perceptron of a pass sees, and how many of them, nearest first, with their errors."""
+    offsets = PASSES[number][2] + _WIDER[number] * (not lean)
+    return offsets, _NEAREST if lean else len(offsets)
+
+
+def _size(number, earlier, lean):
     """How many inputs the perceptron of a pass has."""
-    own = len(PASSES[number][2]) + len(_WIDER[number])
-    return 2 * own + earlier * (1 + _EARLIER_NEAREST + 2 * len(_SAME_PASS)) + 3
+    offsets, errors = _own(number, lean)
+    return len(offsets) + errors + earlier * (1 + _EARLIER_NEAREST + 2 * len(_SAME_PASS)) + 3
 
 
 class NetCanvas(Canvas):
@@ -63,17 +69,17 @@ class NetCanvas(Canvas):
         return np.abs(self.around(self.residuals, step, channel, offsets))
 
     def write(self, step, symbols, means):
-        where = step.rows[:, None], step.columns, step.channel
+        where = region(step)
         self.pixels[where] = symbols.reshape(step.rows.size, -1)
         self.residuals[where] = (16 * symbols - means).reshape(step.rows.size, -1)
 
-    def inputs(self, step, means, scales):
+    def inputs(self, step, means, scales, lean=False):
         """What the network sees: int32 (inputs, pixels of the step), multiples of 2^-7. means: `linear`'s in 1/16 level, scales: its scale indices, flat.
 
         In units of the scale: the neighbours less the mean, the neighbours' own errors; for each earlier colour its error here and around, and its neighbours
-        less its pixel here. Then the logarithm of the scale, the mean, and the level."""
-        offsets = step.offsets + _WIDER[_pass(step)]
-        away = [16 * self.around(self.pixels, step, step.channel, offsets) - means, self.around(self.residuals, step, step.channel, offsets)]
+        less its pixel here. Then the logarithm of the scale, the mean, and the level. lean: fewer of the neighbours."""
+        offsets, errors = _own(_pass(step), lean)
+        away = [16 * self.around(self.pixels, step, step.channel, offsets) - means, self.around(self.residuals, step, step.channel, offsets[:errors])]
         for channel in step.earlier:
             levels = self.around(self.pixels, step, channel, [(0, 0)] + step.offsets[:_EARLIER_NEAREST] + _SAME_PASS)
             away += [self.around(self.residuals, step, channel, [(0, 0)] + _SAME_PASS), 16 * (levels[1:] - levels[0])]
@@ -85,14 +91,14 @@ class NetCanvas(Canvas):
 class LinearNet(nn.Module):
     """Nine perceptrons: pass by pass, and in each for the first, second and third colour in the order green, red, blue.
 
-    width: of the hidden layers; components: of the mixtures. Raises InvalidInput."""
+    width: of the hidden layers; components: of the mixtures; lean: see `NetCanvas.inputs`. Raises InvalidInput."""
 
-    def __init__(self, width=64, components=3):
+    def __init__(self, width=64, components=3, lean=False):
         super().__init__()
         if width < 1 or components < 1:
             raise InvalidInput(f"width and components must be positive, got {width} and {components}")
-        self.components = components
-        self.heads = nn.ModuleList(self._head(_size(number, earlier), width) for number in range(len(PASSES)) for earlier in range(3))
+        self.components, self.lean = components, lean
+        self.heads = nn.ModuleList(self._head(_size(number, earlier, lean), width) for number in range(len(PASSES)) for earlier in range(3))
         self._known = {}
 
     def _head(self, inputs, width):
@@ -100,7 +106,7 @@ class LinearNet(nn.Module):
         with torch.no_grad():  # begin as `linear`: a mixture of its logistic, a little narrower and a little wider
             last.weight *= 0.1
             last.bias.zero_()
-            last.bias[self.components:2 * self.components] = torch.linspace(-0.6, 0.6, self.components)
+            last.bias[self.components:2 * self.components] = torch.linspace(-0.6, 0.6, self.components) if self.components > 1 else 0
         return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last)
 
     def forward(self, step, inputs):
@@ -135,7 +141,7 @@ class LinearNet(nn.Module):
                     where = step.rows[:, None], step.columns, step.channel
                     scales, symbols = (values[where].reshape(-1).astype(np.int32) for values in (fitted, image))
                     means = 16 * symbols - canvas.residuals[where].reshape(-1)
-                    yield step, canvas.inputs(step, means, scales), means, scales, symbols
+                    yield step, canvas.inputs(step, means, scales, self.lean), means, scales, symbols
 
     def _nats(self, step, inputs, means, scales, symbols):
         return nats(self(step, inputs), means, scales, symbols).sum()
@@ -171,7 +177,7 @@ def _outputs(net, canvas, step, means, scales):
     """What the network says of the step's pixels, band by band: yields (slice of the flat pixels, three int64 arrays (pixels, components)), multiples of 2^-12."""
     for band, part in bands(step, _BAND):
         with torch.no_grad():
-            yield part, [to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part]))]
+            yield part, [to_integers(values) for values in net(band, canvas.inputs(band, means[part], scales[part], net.lean))]
 
 
 def tuned(outputs, scales, tuning):
@@ -187,28 +193,37 @@ def _mixture(outputs, means, scales, tuning=None):
         offsets, log_scales, logits = own if tuning is None else tuned(own, scales[part], tuning)
         base = scales[part, None].astype(np.int64)
         found.append(relative_mixture(means[part, None].astype(np.int64) << OUTPUT_BITS - 4, base, offsets, log_scales, logits))
-    return logistic_mixture(*(np.concatenate(values) for values in zip(*found)))
+    means, scales, weights = (np.concatenate(values) for values in zip(*found))
+    return logistic(means[:, 0], scales[:, 0]) if means.shape[1] == 1 else logistic_mixture(means, scales, weights)
 
 
-def _mixture_compiled(net, canvas, step, means, scales, tuning):
-    """`_mixture` of `_outputs` by compiled code, on as many threads as torch would use."""
+def mixtures_by_rows(net, canvas, step, means, scales, tuning):
+    """(fill, means, scales, weights) of the mixtures of `_mixture`: three empty arrays, int32 (R, C, K), and fill(first, last), compiled code that writes into
+    their rows first ... last - 1, given those of `linear`'s means and scales, int32 (R, C)."""
     from .linear_net_compiled import mixtures  # here: numba takes half a second to import
 
-    offsets, shape, layers = step.offsets + _WIDER[_pass(step)], (step.rows.size, step.columns.size), net.heads[3 * _pass(step) + len(step.earlier)][::2]
-    places = layout(step, [*offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape)
+    (offsets, errors), layers = _own(_pass(step), net.lean), net.heads[3 * _pass(step) + len(step.earlier)][::2]
     tuned_by = np.asarray([0] * 6 * net.components if tuning is None else tuning, dtype=np.int64).reshape(2, -1) << OUTPUT_BITS - TUNING_BITS
-    found = [np.empty((*shape, net.components), dtype=np.int32) for _ in range(3)]
+    found = np.empty((3, *means.shape, net.components), dtype=np.int32)
     prepared = tuple((*(value.numpy() for value in layer.prepared()[:3]), np.float32(layer.prepared()[3])) for layer in layers)
+    known = (canvas.pixels, canvas.residuals, np.array([step.channel, *step.earlier]), *layout(step, [*offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape),
+             len(offsets), errors, means, scales, inverse_scales(), _SHIFT, INPUT_LIMIT, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS, prepared,
+             tuned_by, exp_table())
+    return lambda first, last: mixtures(*known, first, last, *found), *found
 
-    def part(first, last):
-        mixtures(canvas.pixels, canvas.residuals, np.array([step.channel, *step.earlier]), *places, len(offsets), means.reshape(shape), scales.reshape(shape),
-                 inverse_scales(), _SHIFT, INPUT_LIMIT, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS, prepared, tuned_by, exp_table(),
-                 first, last, *found)
 
-    cuts = np.linspace(0, shape[0], min(torch.get_num_threads(), shape[0]) + 1).astype(int)
-    with ThreadPoolExecutor(len(cuts) - 1) as pool:
-        list(pool.map(part, cuts[:-1], cuts[1:]))
-    return logistic_mixture(*(values.reshape(-1, net.components) for values in found))
+def _compiled(net, canvas, step, parameters, way, tuning, pool):
+    """(distribution of the step's pixels, `linear`'s means of them, which are there when its symbols are), by compiled code."""
+    fill, means, scales = by_rows(canvas, step, parameters, parameters.scales)
+    if way == PLAIN:
+        return Ahead(fill, means[..., None], scales[..., None], None, pool), means.reshape(-1)
+    more, own_means, own_scales, weights = mixtures_by_rows(net, canvas, step, means, scales, tuning)
+
+    def both(first, last):
+        fill(first, last)
+        more(first, last)
+
+    return Ahead(both, own_means, own_scales, None if net.components == 1 else weights, pool), means.reshape(-1)
 
 
 def tuning_codec(net):
@@ -217,25 +232,30 @@ def tuning_codec(net):
     return independent(laplace(zeros, zeros + int(np.rint(48 + 16 * np.log(TUNING_SCALE))), 2 * TUNING_LIMIT, -TUNING_LIMIT))
 
 
-def _model(net, shape):
-    """The image's distribution as a generator in decoding order (see `coding.autoregressive`)."""
-    canvas = NetCanvas(shape)
-    canvas.pixels[0, 0] = yield independent(Uniform(256), shape[2])
-    for step in steps(shape):
+def _model(net, canvas):
+    """The image's distribution as a generator in decoding order (see `coding.autoregressive`), which leaves the image on an empty canvas."""
+    with helpers() as pool:
+        yield from _steps(net, canvas, pool)
+
+
+def _steps(net, canvas, pool):
+    """The same; pool: of threads to help, or None."""
+    fast = canvas.pixels.size >= LARGE and all(getattr(layer, "arithmetic", None) == "float32" for layer in net.heads[0][::2])  # exact, and as it comes
+    canvas.pixels[0, 0] = yield independent(Uniform(256), canvas.pixels.shape[2])
+    for step in steps(canvas.pixels.shape):
         parameters = default_parameters(step)
         way, fitted = divmod(int((yield independent(Uniform(6), 1))[0]), 2)
         if fitted:
             mean, spread, scales = parameter_codecs(step)
             parameters = Parameters((yield mean), (yield spread), (yield scales))
         tuning = (yield tuning_codec(net)) if way == TUNED else None
-        [(means, classes)] = predict(canvas, step, parameters)
-        scales = parameters.scales[classes]
-        if way == PLAIN:
-            symbols = yield logistic(means, scales)
-        elif canvas.pixels.size >= LARGE and all(getattr(layer, "arithmetic", None) == "float32" for layer in net.heads[0][::2]):  # exact, and as it comes
-            symbols = yield _mixture_compiled(net, canvas, step, means, scales, tuning)
+        if fast:
+            cdf, means = _compiled(net, canvas, step, parameters, way, tuning, pool)
         else:
-            symbols = yield _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
+            [(means, classes)] = predict(canvas, step, parameters)
+            scales = parameters.scales[classes]
+            cdf = logistic(means, scales) if way == PLAIN else _mixture(_outputs(net, canvas, step, means, scales), means, scales, tuning)
+        symbols = yield cdf
         canvas.write(step, symbols, means)
 
 
@@ -243,8 +263,6 @@ def codec(net, shape):
     """The Codec of uint8 images of `shape` (H, W, 1) or (H, W, 3) under an exact twin of a LinearNet. push and bits raise InvalidInput for other images."""
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise InvalidInput(f"linear-net codes images of one or three channels, got the shape {tuple(shape)}")
-    inner = autoregressive(lambda: _model(net, shape))
-
     def parts(image):
         """The codecs that the generator will yield for this image, and their values, in order."""
         from .linear_fit import choices  # only the encoder fits
@@ -266,13 +284,8 @@ def codec(net, shape):
                 codec.push(stack, values)
 
     def pop(stack):
-        answers = inner.pop(stack)
-        image = np.empty(shape, dtype=np.uint8)
-        image[0, 0] = answers.pop(0)
-        for step in steps(shape):
-            way, fitted = divmod(int(answers.pop(0)[0]), 2)
-            del answers[:3 * fitted + (way == TUNED)]
-            image[step.rows[:, None], step.columns, step.channel] = answers.pop(0).reshape(step.rows.size, -1)
-        return image
+        canvas = NetCanvas(shape)
+        autoregressive(lambda: _model(net, canvas)).pop(stack)
+        return canvas.pixels
 
     return Codec(push, pop, lambda image: float(sum(codec.bits(values) for codec, values in parts(image))))

@@ -12,8 +12,9 @@ from ..coding.compiled import compiled
 from ..coding.discretized import WEIGHT_TOTAL
 from ..coding.tables import SCALE_ZERO, SCALES
 from ..nn.exact_layer import GRID_LIMIT, REACH
+from .linear_compiled import next_row
 
-BLOCK = 64  # pixels at a time: the inputs and both hidden layers of so many stay in the first-level cache
+BLOCK = 128  # pixels at a time: their inputs and hidden units stay in the caches
 _ROUND = np.float32(3 << 22)  # adding and taking away this rounds a float32 below 2^22 to the nearest integer, halves to even
 _TOP = np.float32(GRID_LIMIT)
 _LOW, _HIGH = np.float32(-REACH), np.float32(REACH - 1)  # float32 all of them: with a float64 among them there would be no rounding
@@ -27,22 +28,27 @@ def _grid(value, scale, low, high):
 
 @compiled(nogil=True, fastmath={"contract"})
 def _sums(x, weight, bias, width, out):
-    """out[o, :width] = weight @ x + bias: eight inputs at a time."""
+    """out[o, :width] = weight @ x + bias: for three outputs at a time from four inputs, so that most numbers are read once for several products."""
     outputs, inputs = weight.shape
     for o in range(outputs):
-        row, sums = weight[o], out[o]
-        for j in range(width):
-            sums[j] = bias[o]
-        whole = inputs // 8 * 8
-        for n in range(0, whole, 8):
-            w0, w1, w2, w3, w4, w5, w6, w7 = row[n], row[n + 1], row[n + 2], row[n + 3], row[n + 4], row[n + 5], row[n + 6], row[n + 7]
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[n], x[n + 1], x[n + 2], x[n + 3], x[n + 4], x[n + 5], x[n + 6], x[n + 7]
+        out[o, :width] = bias[o]
+    for o in range(0, outputs - 2, 3):
+        u, v, w = out[o], out[o + 1], out[o + 2]
+        for n in range(0, inputs - 3, 4):
+            u0, u1, u2, u3 = weight[o, n], weight[o, n + 1], weight[o, n + 2], weight[o, n + 3]
+            v0, v1, v2, v3 = weight[o + 1, n], weight[o + 1, n + 1], weight[o + 1, n + 2], weight[o + 1, n + 3]
+            w0, w1, w2, w3 = weight[o + 2, n], weight[o + 2, n + 1], weight[o + 2, n + 2], weight[o + 2, n + 3]
+            x0, x1, x2, x3 = x[n], x[n + 1], x[n + 2], x[n + 3]
             for j in range(width):
-                sums[j] += w0 * x0[j] + w1 * x1[j] + w2 * x2[j] + w3 * x3[j] + w4 * x4[j] + w5 * x5[j] + w6 * x6[j] + w7 * x7[j]
-        for n in range(whole, inputs):
-            w0, x0 = row[n], x[n]
+                a, b, c, d = x0[j], x1[j], x2[j], x3[j]
+                u[j] += u0 * a + u1 * b + u2 * c + u3 * d
+                v[j] += v0 * a + v1 * b + v2 * c + v3 * d
+                w[j] += w0 * a + w1 * b + w2 * c + w3 * d
+    for o in range(outputs):
+        for n in range(inputs // 4 * 4 if o < outputs // 3 * 3 else 0, inputs):
+            factor, value, to = weight[o, n], x[n], out[o]
             for j in range(width):
-                sums[j] += w0 * x0[j]
+                to[j] += factor * value[j]
 
 
 @njit(inline="always")
@@ -54,7 +60,34 @@ def _hidden(sums, factor, scale, width, out):
 
 
 @compiled(nogil=True)
-def mixtures(pixels, residuals, channels, rows, columns, lines, shifts, own, means, scales, inverse, shift, limit, level, layers, tuning, exp_table,
+def _shares(logits, size, exp_table, out):
+    """out[j], int32 (K,): the weights that logits[:, j], multiples of 2^-12, stand for. What the quotients leave goes to the largest remainders, of equal ones to
+    the first."""
+    count = logits.shape[0]
+    rest = np.empty(count, dtype=np.int64)
+    for j in range(size):
+        most, total, missing = logits[0, j], np.int64(0), np.int64(WEIGHT_TOTAL)
+        for k in range(1, count):
+            most = max(most, logits[k, j])
+        for k in range(count):
+            rest[k] = exp_table[min(most - logits[k, j] + 32 >> 6, exp_table.size - 1)]
+            total += rest[k]
+        for k in range(count):
+            share = WEIGHT_TOTAL * rest[k]
+            out[j, k] = share // total
+            rest[k] = share - out[j, k] * total
+            missing -= out[j, k]
+        for _ in range(missing):
+            best = 0
+            for k in range(1, count):
+                if rest[k] > rest[best]:
+                    best = k
+            out[j, best] += 1
+            rest[best] = -1
+
+
+@compiled(nogil=True)
+def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, own, near, means, scales, inverse, shift, limit, level, layers, tuning, exp_table,
              first, last, out_means, out_scales, out_weights):
     """Fill in the rows first ... last - 1 of a step: int32 (R, C, K) each, means in 1/16 level, indices of scales and weights.
 
@@ -65,45 +98,49 @@ def mixtures(pixels, residuals, channels, rows, columns, lines, shifts, own, mea
     count, width = weight3.shape[0] // 3, means.shape[1]
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
     missed = np.empty_like(seen)
-    whole = np.empty((weight1.shape[1], BLOCK), dtype=np.int64)
+    slots, places = np.empty(rows.shape[0], dtype=np.int64), np.empty_like(lines)
+    whole = np.empty((weight1.shape[1], BLOCK), dtype=np.int32)
+    levels = (np.int64(1) << 35) // inverse
+    factors, unit, half = np.empty(BLOCK, dtype=np.float64), 1 / np.float64(1 << shift), np.float64(0.5)
     x, sums = np.empty((weight1.shape[1], BLOCK), dtype=np.float32), np.empty((weight1.shape[0], BLOCK), dtype=np.float32)
     y, answers = np.empty((weight2.shape[1], BLOCK), dtype=np.float32), np.empty((weight3.shape[0], BLOCK), dtype=np.float32)
-    mass, rest = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    logits = np.empty((count, BLOCK), dtype=np.int64)
+    index, centre, level_of = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
     unit1, unit2, unit3 = input1 / np.float32(128), input2 / np.float32(4096), input3 / np.float32(4096)  # inputs count 2^-7, sums 2^-12
     for i in range(first, last):
-        for k, channel in enumerate(channels):
-            for line in range(rows.shape[0]):
-                row, at, to, miss = rows[line, i], columns[line], seen[k, line], missed[k, line]
-                for j in range(at.size):
-                    to[j] = pixels[row, at[j], channel]
-                    miss[j] = residuals[row, at[j], channel]
+        next_row(pixels, residuals, channels, rows, columns, before, i, i == first, slots, seen, missed)
+        for place in range(lines.size):
+            places[place] = slots[lines[place]]
         for left in range(0, width, BLOCK):
             size = min(BLOCK, width - left)
             mean, scale = means[i, left:left + size], scales[i, left:left + size]
             used = 0
             for place in range(own):
-                values = seen[0, lines[place]][shifts[place] + left:shifts[place] + left + size]
-                errors = missed[0, lines[place]][shifts[place] + left:shifts[place] + left + size]
+                values = seen[0, places[place]][shifts[place] + left:shifts[place] + left + size]
+                errors = missed[0, places[place]][shifts[place] + left:shifts[place] + left + size]
                 for j in range(size):
                     whole[place, j] = 16 * values[j] - mean[j]
-                    whole[own + place, j] = errors[j]
-            used = 2 * own
+                if place < near:
+                    for j in range(size):
+                        whole[own + place, j] = errors[j]
+            used = own + near
             for k in range(1, channels.size):
                 for place in range(own, own + 5):  # here, then the same pass
-                    errors = missed[k, lines[place]][shifts[place] + left:shifts[place] + left + size]
+                    errors = missed[k, places[place]][shifts[place] + left:shifts[place] + left + size]
                     for j in range(size):
                         whole[used + place - own, j] = errors[j]
-                here = seen[k, lines[own]][shifts[own] + left:shifts[own] + left + size]
+                here = seen[k, places[own]][shifts[own] + left:shifts[own] + left + size]
                 for n in range(12):
                     place = n if n < 8 else own + n - 7  # the first eight offsets, then the same pass
-                    values = seen[k, lines[place]][shifts[place] + left:shifts[place] + left + size]
+                    values = seen[k, places[place]][shifts[place] + left:shifts[place] + left + size]
                     for j in range(size):
                         whole[used + 5 + n, j] = 16 * (values[j] - here[j])
                 used += 17
-            half = 1 << shift - 1
+            for j in range(size):
+                factors[j] = inverse[scale[j]] * unit
             for n in range(used):
-                for j in range(size):
-                    value = min(max(whole[n, j] * inverse[scale[j]] + half >> shift, -limit), limit)
+                for j in range(size):  # in float64, and exact: the products are integers below 2^53, `unit` is a power of two
+                    value = min(max(np.floor(whole[n, j] * factors[j] + half), -limit), limit)
                     x[n, j] = _grid(np.float32(value), unit1, _LOW, _HIGH)
             for j in range(size):
                 x[used, j] = _grid(np.float32((scale[j] - SCALE_ZERO) * 8), unit1, _LOW, _HIGH)
@@ -115,33 +152,20 @@ def mixtures(pixels, residuals, channels, rows, columns, lines, shifts, own, mea
             _hidden(sums, factor2, unit3, size, y)
             _sums(y, weight3, bias3, size, answers)
             for j in range(size):
-                index = np.int64(scale[j])
-                levels, most = (np.int64(1) << 35) // inverse[index], np.int64(-1 << 40)
-                for k in range(count):
-                    for part in range(3):
-                        n = part * count + k
-                        value = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * (index - SCALE_ZERO) >> 6)
-                        if part == 0:
-                            value = (np.int64(mean[j]) << 8) + (value * levels >> 12)
-                            out_means[i, left + j, k] = min(max(value + 128 >> 8, -(1 << 29)), 1 << 29)
-                        elif part == 1:
-                            value = (index - SCALE_ZERO << 8) + value
-                            out_scales[i, left + j, k] = min(max((value + 128 >> 8) + SCALE_ZERO, 0), SCALES - 1)
-                        else:
-                            rest[k] = value
-                            most = max(most, value)
-                total, missing = np.int64(0), np.int64(WEIGHT_TOTAL)
-                for k in range(count):
-                    mass[k] = exp_table[min(most - rest[k] + 32 >> 6, exp_table.size - 1)]
-                    total += mass[k]
-                for k in range(count):
-                    share = WEIGHT_TOTAL * mass[k]
-                    out_weights[i, left + j, k], rest[k] = share // total, share % total
-                    missing -= share // total
-                for _ in range(missing):  # to the largest remainders, of equal ones to the first
-                    best = 0
-                    for k in range(1, count):
-                        if rest[k] > rest[best]:
-                            best = k
-                    out_weights[i, left + j, best] += 1
-                    rest[best] = -1
+                index[j], centre[j], level_of[j] = scale[j] - SCALE_ZERO, np.int64(mean[j]) << 8, levels[scale[j]]
+            for k in range(count):
+                n = k
+                for j in range(size):
+                    value = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * index[j] >> 6)
+                    out_means[i, left + j, k] = min(max(centre[j] + (value * level_of[j] >> 12) + 128 >> 8, -(1 << 29)), 1 << 29)
+                n = count + k
+                for j in range(size):
+                    value = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * index[j] >> 6)
+                    out_scales[i, left + j, k] = min(max(((index[j] << 8) + value + 128 >> 8) + SCALE_ZERO, 0), SCALES - 1)
+                n = 2 * count + k
+                for j in range(size):
+                    logits[k, j] = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * index[j] >> 6)
+            if count == 1:
+                out_weights[i, left:left + size] = WEIGHT_TOTAL
+            else:
+                _shares(logits, size, exp_table, out_weights[i, left:left + size])
