@@ -10,9 +10,10 @@ image starts from an empty stack, so images can be written by any number of proc
     album.write_folder("holiday", "holiday.shva", chain=50)
     album.extract("holiday.shva", "holiday-again")    # as .png files, under their names
 
-With `chain=n` the images are cut into groups of n, and each group is a chain whose first image is coded with ArIB and so needs no initial bits
-(`models.shvc_chain`). That saves what ArIB costs beyond plain SHVC, and the end of a file that every stream has. In exchange, reading image i decodes its
-group from the last image down to i: access is at random to groups, not to images.
+With `chain=n` the images are cut into groups of n, each with one stream. That saves the end that every stream has. In exchange, reading image i decodes its
+group from the last image down to i: access is at random to groups, not to images. With two networks of SHVC a group is a chain by bits-back, whose first image is
+coded with ArIB and so needs no initial bits (`models.shvc_chain`): it also saves what ArIB costs beyond plain SHVC. Under the network that is used
+unless another is named, nothing has to be borrowed, and images simply lie on each other (`album_pile`).
 
 `album_file` says what is in the file, byte by byte. An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here
 every stack starts at 2^32 + the CRC-32 of its image's or group's pixels, and what is left of it when everything has been popped is the checksum, at no cost.
@@ -32,7 +33,7 @@ from zlib import crc32
 import numpy as np
 
 from . import album_file
-from .album_streams import CHAINED, FIRST, NETWORK, batch_size, images_of, in_batches, network, streams_of
+from .album_streams import NETWORK, batch_size, images_of, in_batches, network, piled, streams_of
 from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, MissingData, TruncatedFile, UnknownModel, UnsupportedImage
 from .images import SUFFIXES, check_target, read_image, write_bytes, write_image
@@ -40,11 +41,12 @@ from .images import SUFFIXES, check_target, read_image, write_bytes, write_image
 
 def _names_of(model, chain):
     """The networks' names, one or two."""
-    if model is None:
-        return (FIRST, CHAINED) if chain else (NETWORK,)
-    names = (model,) if isinstance(model, str) else tuple(model)
-    if len(names) != (2 if chain else 1):
-        raise InvalidInput("a chain takes two networks, (ArIB, plain SHVC)" if chain else f"one network codes images by themselves, got {len(names)}")
+    names = (NETWORK,) if model is None else (model,) if isinstance(model, str) else tuple(model)
+    if len(names) != 1 and not (chain and len(names) == 2):
+        raise InvalidInput(f"one network codes images by themselves, got {len(names)}" if not chain else
+                           f"a chain takes two networks, (ArIB, plain SHVC), or one that needs no chain, got {len(names)}")
+    if chain and len(names) == 1 and not piled(*names):
+        raise InvalidInput(f"{names[0]} draws latents: a chain takes two networks, (ArIB, plain SHVC), or one like {NETWORK} that draws none")
     return names
 
 
@@ -53,8 +55,8 @@ def encode(images, model=None, workers=1, names=None, chain=0):
 
     In a script of your own, call it under `if __name__ == "__main__":` when there is more than one, for Python starts them by importing the script.
     H, W: 1 ... 4096, at most 2^20 pixels. names: N file names, or None. chain: the images of a group, 2 or more, or 0 to code every image by itself.
-    model: the name of a network that needs no initial bits; with a chain, a pair, ArIB for the first image of a group and plain SHVC for the others. Raises
-    InvalidInput and UnknownModel.
+    model: the name of a network that needs no initial bits; with a chain of one that draws nothing, or a pair, ArIB for the first image of a group and plain SHVC
+    for the others. Raises InvalidInput and UnknownModel.
     """
     images, chain = np.ascontiguousarray(images), integer("chain", chain, 0, album_file.MAX_GROUP)
     if chain == 1:
@@ -64,9 +66,9 @@ def encode(images, model=None, workers=1, names=None, chain=0):
     album_file.check_size(*images.shape[1:3])
     names, networks = None if names is None else album_file.check_names(names, len(images)), _names_of(model, chain)
     about = tuple((name, network(name, *first)[1]) for name, first in zip(networks, ((), (False,))))
-    shape, step = images.shape[1:], max(chain, 1)
-    streams = in_batches(streams_of, (networks, shape), [[images[i:i + step] for i in range(0, len(images), step)]], shape, workers)
-    return album_file.pack(about, chain, len(images), shape, streams, names)
+    shape, step, pile = images.shape[1:], max(chain, 1), len(networks) == 1 and piled(*networks)
+    streams = in_batches(streams_of, (networks, shape, pile), [[images[i:i + step] for i in range(0, len(images), step)]], shape, workers)
+    return album_file.pack(about, chain, len(images), shape, streams, names, album_file.PILES if pile else album_file.VERSION)
 
 
 def write(path, images, model=None, workers=1, force=False, names=None, chain=0):
@@ -239,10 +241,16 @@ class Album:
             raise CorruptFile(f"the stream of group {group} does not match its checksum: the album is damaged")
         return stream
 
+    @property
+    def _piles(self):
+        return self.layout.version == album_file.PILES
+
     def _check_networks(self):
         for (name, revision), first in zip(self.layout.networks, ((), (False,))):
             try:
                 here = network(name, *first)[1]
+                if self._piles and not piled(name):
+                    raise InvalidInput(f"{name} draws latents")
             except InvalidInput as error:
                 raise CorruptFile(f"no album is written so: {error}") from None
             if revision != here:
@@ -262,7 +270,7 @@ class Album:
             lowest[i // step] = min(lowest.get(i // step, step), i % step)
         groups = sorted(lowest)
         lists = [[self._stream(g) for g in groups], [self.layout.size(g) for g in groups], [lowest[g] for g in groups]]
-        pictures = dict(zip(groups, in_batches(images_of, (self.models, self.shape), lists, self.shape, workers))) if groups else {}
+        pictures = dict(zip(groups, in_batches(images_of, (self.models, self.shape, self._piles), lists, self.shape, workers))) if groups else {}
         return np.array([pictures[i // step][i % step - lowest[i // step]] for i in chosen], dtype=np.uint8).reshape(len(chosen), *self.shape)
 
     def iterate(self, chosen=None, workers=1):

@@ -1,12 +1,12 @@
-"""The .shva file, byte by byte (version 2; integers are little-endian). `album` fills it; nothing here knows of networks.
+"""The .shva file, byte by byte (version 3; integers are little-endian). `album` fills it; nothing here knows of networks.
 
 | bytes | meaning |
 | --- | --- |
 | 4 | magic: the ASCII letters SHVA |
-| 1 | version of this format: 2 |
+| 1 | version of this format: 2, or 3 if groups are piles (`album_pile`) |
 | 2 | c, the images of a group, 2 or more; 0: every image is a group of its own |
-| 1 + n, 2 | length and ASCII letters of the ArIB network's name; its revision, the beginning of the SHA-256 of its weights |
-| 1 + n, 2 | the same of the network of plain SHVC, if c is not 0 |
+| 1 + n, 2 | length and ASCII letters of the name of the network, of a chain's ArIB network; its revision, the beginning of the SHA-256 of its weights |
+| 1 + n, 2 | the same of the network of plain SHVC, in version 2, if c is not 0 |
 | 4, 4, 4 | N, the number of images; height, width: 1 ... 4096, at most 2^20 pixels |
 | 1 | e, bytes of an entry of the index, 1 ... 6 |
 | 4 | length of the names' block, 0 when the images have no names |
@@ -34,7 +34,7 @@ from zlib import crc32
 from .errors import CorruptFile, InvalidInput, TruncatedFile
 from .images import SUFFIXES
 
-MAGIC, VERSION = b"SHVA", 2
+MAGIC, VERSION, PILES = b"SHVA", 2, 3
 MAX_IMAGES, MAX_SIDE, MAX_PIXELS, MAX_GROUP = 1 << 24, 1 << 12, 1 << 20, (1 << 16) - 1  # an image of 2^20 pixels takes 2 GB while a network codes it
 MAX_NAME, MAX_NAMES = 255, 1 << 26  # bytes of one name and of all
 _SIZES, _NUMBER, _CHECKED = struct.Struct("<III"), struct.Struct("<I"), 4
@@ -42,7 +42,7 @@ _SIZES, _NUMBER, _CHECKED = struct.Struct("<III"), struct.Struct("<I"), 4
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header says, and where things are. networks: ((name, revision), ...), one or, with groups, two; entry: bytes of an end in the index;
+    """What the header says, and where things are. networks: ((name, revision), ...), one or, for chains, two; entry: bytes of an end in the index;
     names_bytes: of the names' block; head: bytes of the header, its checksum included."""
 
     version: int
@@ -104,8 +104,8 @@ def read_layout(read):
     if head[:4] != MAGIC:
         raise CorruptFile("this is no album: it does not start with the letters SHVA")
     version = head[4]
-    if version not in (1, VERSION):
-        raise CorruptFile(f"the album has format version {version}, this program reads versions 1 and {VERSION}")
+    if version not in (1, VERSION, PILES):
+        raise CorruptFile(f"the album has format version {version}, this program reads versions 1 to {PILES}")
 
     def take(count):
         nonlocal head
@@ -115,7 +115,7 @@ def read_layout(read):
 
     chain = int.from_bytes(take(2), "little") if version > 1 else 0
     networks = []
-    for _ in range(2 if chain else 1):
+    for _ in range(2 if chain and version == VERSION else 1):
         name = take(take(1)[0])
         networks.append((name.decode("latin1"), int.from_bytes(take(2), "little")))
     sizes = _SIZES.unpack(take(12))
@@ -125,15 +125,15 @@ def read_layout(read):
     return Layout(version, chain, tuple(networks), *sizes, entry, names_bytes, len(head) + 4).check()
 
 
-def pack(networks, chain, count, shape, streams, names=None):
-    """The bytes of an album: streams in order, names None or a list of str (see `check_names`). Raises InvalidInput."""
+def pack(networks, chain, count, shape, streams, names=None, version=VERSION):
+    """The bytes of an album: streams in order, names None or a list of str (see `check_names`); version: `VERSION` or `PILES`. Raises InvalidInput."""
     ends, total = [], 0
     for stream in streams:
         total += len(stream)
         ends.append(total)
     entry = max(1, (total.bit_length() + 7) // 8)
     block = b"" if names is None else zlib.compress("\0".join(names).encode("utf-8"), 9)
-    head = b"".join([MAGIC, struct.pack("<BH", VERSION, chain)]
+    head = b"".join([MAGIC, struct.pack("<BH", version, chain)]
                     + [bytes([len(name)]) + name.encode("ascii") + struct.pack("<H", revision) for name, revision in networks]
                     + [_SIZES.pack(count, *shape[:2]), struct.pack("<BI", entry, len(block))])
     index = b"".join(end.to_bytes(entry, "little") + (_NUMBER.pack(crc32(stream)) if chain else b"") for end, stream in zip(ends, streams))

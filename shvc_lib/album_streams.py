@@ -1,7 +1,8 @@
 """What is in an album's streams: groups of images, one or several, coded side by side and by several processes.
 
 Every group has a stack of its own, which starts with a checksum in its head (see `album`), so batches and processes leave no trace in the bytes. A group that
-would take more than its pixels is stored as these. Taught in chapters 6 and 7.
+would take more than its pixels is stored as these. There are three kinds of groups: a single image, by a network that needs no initial bits; a chain, by
+bits-back (`models.shvc_chain`); and a pile, of one image or several, by a network that draws nothing (`album_pile`). Taught in chapters 6 and 7.
 """
 
 import signal
@@ -18,8 +19,8 @@ from .coding.checks import integer
 from .coding.lanes import Lanes
 from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError
 
-NETWORK = "shvc-cifar10"  # of images by themselves
-FIRST, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of the first image of a chained group, and of its others
+NETWORK = "shvc-cifar10"  # of piles
+FIRST, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of the first image of a chain, and of its others
 BATCH, BATCH_PIXELS = 32, 1 << 17  # groups that the networks see at once, at most, and pixels of an image in each
 
 
@@ -41,14 +42,23 @@ def _start(pixels):
     return BitStack.from_bytes(crc32(pixels).to_bytes(4, "little") + b"\x01")
 
 
-def _coder(names, shape):
+def piled(name):
+    """Whether groups are piles under this network. Raises what `network` raises."""
+    return getattr(network(name)[0], "turns", False)
+
+
+def _coder(names, shape, pile):
     """(push, pop) of groups of images: push(stacks, groups), pop(stacks, counts, lowest) -> the images lowest[g] ... counts[g] - 1 of each group."""
+    from . import album_pile
     from .models import shvc_chain
 
     if len(names) == 2:
         chain = shvc_chain.Chain(network(names[0])[0], network(names[1], False)[0], shape)
         return chain.push_groups, chain.pop_groups
     twin = network(*names)[0]
+    if pile:
+        own = album_pile.Pile(twin, shape)
+        return own.push_groups, own.pop_groups
 
     def codec(count):
         return shvc_chain.any_size(twin, (count, *shape))
@@ -57,15 +67,15 @@ def _coder(names, shape):
             lambda stacks, counts, lowest: list(codec(len(stacks)).pop(Lanes(stacks))[:, None]))
 
 
-def streams_of(names, shape, groups):
-    """The streams of groups of images, arrays (n, H, W, 3): a list of bytes."""
+def streams_of(names, shape, pile, groups):
+    """The streams of groups of images, arrays (n, H, W, 3): a list of bytes. pile: whether groups are piles."""
     stacks = [_start(group) for group in groups]
-    _coder(names, shape)[0](stacks, groups)
+    _coder(names, shape, pile)[0](stacks, groups)
     streams = [stack.to_bytes() for stack in stacks]
     return [stream if len(stream) < group.nbytes + 4 else group.tobytes() + crc32(group).to_bytes(4, "little") for stream, group in zip(streams, groups)]
 
 
-def images_of(names, shape, streams, counts, lowest):
+def images_of(names, shape, pile, streams, counts, lowest):
     """The inverse of `streams_of`: of each group the images lowest[g] ... counts[g] - 1, a list of uint8 (n, H, W, 3). Raises CorruptFile."""
     groups, coded = [None] * len(streams), []
     for g, stream in enumerate(streams):
@@ -79,7 +89,7 @@ def images_of(names, shape, streams, counts, lowest):
     if coded:
         try:
             stacks = [BitStack.from_bytes(streams[g]) for g in coded]
-            for g, images in zip(coded, _coder(names, shape)[1](stacks, [counts[g] for g in coded], [lowest[g] for g in coded])):
+            for g, images in zip(coded, _coder(names, shape, pile)[1](stacks, [counts[g] for g in coded], [lowest[g] for g in coded])):
                 groups[g] = images
         except (OutOfBits, InvalidInput, CorruptFile) as error:
             raise CorruptFile(f"a stream cannot be decoded, the album is damaged ({error})") from None

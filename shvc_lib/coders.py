@@ -128,8 +128,8 @@ def stream(coder, tile, start=None):
 
 
 def turned(pixels, draw):
-    """Pixels (H, W, C) mirrored as the number of a small image's draw says, a copy; its own inverse."""
-    return np.ascontiguousarray(pixels[::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1])
+    """Pixels (..., H, W, C) mirrored as the number of a small image's draw says, a copy; its own inverse."""
+    return np.ascontiguousarray(pixels[..., ::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1, :])
 
 
 def small_start(header, coder, image):

@@ -62,7 +62,33 @@ def _pixels(shape):
     return Codec(inner.push, lambda stack: inner.pop(stack).reshape(shape).astype(np.uint8), inner.bits)
 
 
-class Chain:
+class Groups:
+    """Groups of images, a BitStack for each: what a class with `push(stacks, images, first)` and `pop(stacks, first)` does with an image of each, done with
+    all."""
+
+    def push_groups(self, stacks, groups):
+        """Push groups[g], uint8 (n_g, H, W, 3), onto stacks[g], from its first image to its last; all groups take a step at the same time.
+        Returns what `push` says of the images, a list of int32 (n_g,)."""
+        modes = [np.empty(len(group), dtype=np.int32) for group in groups]
+        for step in range(max(map(len, groups))):
+            active = [g for g, group in enumerate(groups) if step < len(group)]
+            for g, mode in zip(active, self.push([stacks[g] for g in active], np.stack([groups[g][step] for g in active]), step == 0)):
+                modes[g][step] = mode
+        return modes
+
+    def pop_groups(self, stacks, counts, lowest):
+        """From group g, which has counts[g] images, those from the last down to lowest[g]: a list of uint8 (counts[g] - lowest[g], H, W, 3), in the order
+        in which they were pushed. Raises as `pop` does."""
+        groups = [[] for _ in stacks]
+        for step in reversed(range(max(counts))):
+            active = [g for g, count in enumerate(counts) if lowest[g] <= step < count]
+            if active:
+                for g, image in zip(active, self.pop([stacks[g] for g in active], step == 0)):
+                    groups[g].append(image)
+        return [np.stack(group[::-1]) for group in groups]
+
+
+class Chain(Groups):
     """Groups of uint8 images of `shape`, (H, W, 3), a BitStack for each. arib, plain: exact twins, the first with a split and the other without."""
 
     def __init__(self, arib, plain, shape):
@@ -102,24 +128,3 @@ class Chain:
             chosen = np.flatnonzero(modes == mode)
             images[chosen] = self._codec(mode, chosen.size).pop(Lanes([stacks[i] for i in chosen]))
         return images
-
-    def push_groups(self, stacks, groups):
-        """Push groups[g], uint8 (n_g, H, W, 3), onto stacks[g], from its first image to its last; all groups take a step at the same time.
-        Returns the modes, a list of int32 (n_g,)."""
-        modes = [np.empty(len(group), dtype=np.int32) for group in groups]
-        for step in range(max(map(len, groups))):
-            active = [g for g, group in enumerate(groups) if step < len(group)]
-            for g, mode in zip(active, self.push([stacks[g] for g in active], np.stack([groups[g][step] for g in active]), step == 0)):
-                modes[g][step] = mode
-        return modes
-
-    def pop_groups(self, stacks, counts, lowest):
-        """From group g, which has counts[g] images, those from the last down to lowest[g]: a list of uint8 (counts[g] - lowest[g], H, W, 3), in the order
-        in which they were pushed. Raises as `pop` does."""
-        groups = [[] for _ in stacks]
-        for step in reversed(range(max(counts))):
-            active = [g for g, count in enumerate(counts) if lowest[g] <= step < count]
-            if active:
-                for g, image in zip(active, self.pop([stacks[g] for g in active], step == 0)):
-                    groups[g].append(image)
-        return [np.stack(group[::-1]) for group in groups]
