@@ -11,8 +11,8 @@ image starts from an empty stack, so images can be written by any number of proc
     album.extract("holiday.shva", "holiday-again")    # as .png files, under their names
 
 With `chain=n` the images are cut into groups of n, each with one stream. That saves the end that every stream has. In exchange, reading image i decodes its
-group from the last image down to i: access is at random to groups, not to images. With two networks of SHVC a group is a chain by bits-back, whose first image is
-coded with ArIB and so needs no initial bits (`models.shvc_chain`): it also saves what ArIB costs beyond plain SHVC. Under the network that is used
+group from the last image down to i: access is at random to groups, not to images. With two networks of SHVC a group is a chain by bits-back, whose first image
+is coded with ArIB and so needs no initial bits (`models.shvc_chain`): it also saves what ArIB costs beyond plain SHVC. Under the network that is used
 unless another is named, nothing has to be borrowed, and images simply lie on each other (`album_pile`).
 
 `album_file` says what is in the file, byte by byte. An empty stack is the number 2^32 (`coding.rans`), and 32 bits of that are nothing but zeros. So here
@@ -55,8 +55,8 @@ def encode(images, model=None, workers=1, names=None, chain=0):
 
     In a script of your own, call it under `if __name__ == "__main__":` when there is more than one, for Python starts them by importing the script.
     H, W: 1 ... 4096, at most 2^20 pixels. names: N file names, or None. chain: the images of a group, 2 or more, or 0 to code every image by itself.
-    model: the name of a network that needs no initial bits; with a chain of one that draws nothing, or a pair, ArIB for the first image of a group and plain SHVC
-    for the others. Raises InvalidInput and UnknownModel.
+    model: the name of a network that needs no initial bits; with a chain of one that draws nothing, or a pair, ArIB for the first image of a group and plain
+    SHVC for the others. Raises InvalidInput and UnknownModel.
     """
     images, chain = np.ascontiguousarray(images), integer("chain", chain, 0, album_file.MAX_GROUP)
     if chain == 1:

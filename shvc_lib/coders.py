@@ -1,8 +1,8 @@
 """How the pixels of one tile become one stream, model by model.
 
-`linear` codes any tile as it is. `linear-net` codes the grey or RGB of 8-bit tiles, an SHVC the RGB, filled up to what it halves them to by repeating the last
-row and column; an alpha channel is coded by `linear` and lies below them on the same stack. All of them start from an empty stack: for one image there are no
-initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
+`linear` codes any tile as it is. `linear-net` and its fast sibling code the grey or RGB of 8-bit tiles, an SHVC the RGB, filled up to what it halves them to
+by repeating the last row and column; an alpha channel is coded by `linear` and lies below them on the same stack. All of them start from an empty stack: for
+one image there are no initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
 """
 
 import math
@@ -19,7 +19,7 @@ from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, Unsuppor
 
 MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
 PHOTO, SMALL = "shvc-photo", "shvc-cifar10"  # the SHVCs for photographs and for images of 32 x 32
-FITTED = "linear-net"
+FITTED, FAST = "linear-net", "linear-net-fast"
 _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
 
 
@@ -56,8 +56,8 @@ def names():
 
 @lru_cache(maxsize=1)
 def networks():
-    """Names of the networks that code single images: linear-net, and the SHVCs with a split (ArIB) or a deterministic posterior. None without torch or the
-    repository's data: `linear` needs neither."""
+    """Names of the networks that code single images: linear-net and its fast sibling, and the SHVCs with a split (ArIB) or a deterministic posterior. None
+    without torch or the repository's data: `linear` needs neither."""
     try:
         from . import zoo
     except ImportError:
@@ -88,7 +88,7 @@ def _network(name):
     from . import zoo
     from .models import linear_net, shvc_codec
 
-    twin, linear, fitted = zoo.load(name), models.MODELS["linear"], name == FITTED
+    twin, linear, fitted = zoo.load(name), models.MODELS["linear"], name in (FITTED, FAST)
 
     def rounded(shape):
         height, width = shape[:2] if fitted else (-(-side // twin.unit) * twin.unit for side in shape[:2])

@@ -147,7 +147,7 @@ def linear_case(rng, shape):
 
 
 @pytest.mark.parametrize("canvas_of", [linear.Canvas, linear_net.NetCanvas])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (9, 1, 4), (2, 2, 3), (3, 5, 3), (8, 8, 1), (17, 4, 3), (40, 61, 3), (33, 130, 4)])
+@pytest.mark.parametrize("shape", [*((5, width, 2) for width in range(3, 42)), (1, 1, 1), (1, 7, 3), (9, 1, 4), (2, 2, 3), (3, 5, 3), (8, 8, 1), (17, 4, 3), (40, 61, 3), (33, 130, 4)])
 def test_means_and_classes_of_linear(monkeypatch, canvas_of, shape):
     rng = np.random.default_rng(sum(shape))
     image, parameters = linear_case(rng, shape)

@@ -235,6 +235,8 @@ def test_it_is_smaller_than_linear_on_each_photograph(name):
     sizes = {model: len(shvc_lib.encode(image, model)) for model in ("linear", "linear-net", coders.PHOTO)}
     assert sizes["linear-net"] < 0.995 * sizes["linear"] and sizes["linear-net"] < sizes[coders.PHOTO]
     assert len(shvc_lib.encode(image)) == min(sizes.values())
+    fast = shvc_lib.encode(image, coders.FAST)
+    assert sizes["linear-net"] < len(fast) < sizes["linear"] and np.array_equal(shvc_lib.decode(fast), image)
 
 
 def test_what_the_exercise_of_chapter_7_says_of_cifar10():
@@ -250,6 +252,7 @@ def test_what_the_exercise_of_chapter_7_says_of_cifar10():
 # --- golden -----------------------------------------------------------------------------------------------------------------------------------
 
 GOLDEN = Path(__file__).parent / "golden" / "linear_net.shvc"
+GOLDENS = {"linear-net": GOLDEN, "linear-net-fast": GOLDEN.with_name("linear_net_fast.shvc")}
 OTHER = """
 import sys
 from test_linear_net import CAT, GOLDEN, np, shvc_lib, torch
@@ -259,15 +262,18 @@ print(torch.backends.cpu.get_cpu_capability(), sys.argv[1], int(not np.array_equ
 
 
 def write_golden():
-    GOLDEN.write_bytes(shvc_lib.encode(CAT, "linear-net"))
+    for name, file in GOLDENS.items():
+        file.write_bytes(shvc_lib.encode(CAT, name))
 
 
-def test_a_golden_file_is_read_in_every_arithmetic():
+@pytest.mark.parametrize("name", GOLDENS)
+def test_a_golden_file_is_read_in_every_arithmetic(name):
     """The format is a promise, and so are the network's numbers. It holds fits, and parts coded in each of the three ways."""
-    assert codec.info(GOLDEN.read_bytes())["revision"] == coders.get("linear-net").revision, "other weights than when tests/golden was written: write it anew"
+    file = GOLDENS[name].read_bytes()
+    assert codec.info(file)["revision"] == coders.get(name).revision, "other weights than when tests/golden was written: write it anew"
     for arithmetic in ("float32", "float64", "int64"):
-        with nn.arithmetic(zoo.load("linear-net"), arithmetic) as net:
-            stack = BitStack.from_bytes(container_tiles.unpack(GOLDEN.read_bytes()).tiles[0].payload)
+        with nn.arithmetic(zoo.load(name), arithmetic) as net:
+            stack = BitStack.from_bytes(container_tiles.unpack(file).tiles[0].payload)
             assert np.array_equal(linear_net.codec(net, CAT.shape).pop(stack), CAT) and stack == BitStack()
 
 

@@ -35,7 +35,8 @@ from .rans import EMPTY, TOTAL, WORD
 _SENTINEL_BITS = WORD  # valid bits that constriction counts for the empty head 2^32
 MAX_COUNT = 1 << 31  # symbols that one pop may ask for
 _TOP = 1 << 12  # words that stay in the coder when the rest becomes a chunk, which happens when there are more than twice as many
-_MANY, _BLOCK = 1 << 19, 1 << 13  # masses of a pop, and bits on a stack, from which on compiled code searches for symbols; how many at a time
+_MANY, _FEW = 1 << 19, 1 << 11  # masses of a pop, and bits on a stack, from which on compiled code searches for symbols; masses, if it is loaded already
+_BLOCK = 1 << 13  # how many symbols at a time
 _TABLE_ENTRIES = 1 << 17  # masses tabulated at a time when popping: 512 KiB, stays in the cache
 
 
@@ -231,8 +232,8 @@ class BitStack:
 
     def _worth_searching(self, cdf, number):
         """Whether compiled code should find the symbols: if it can, and if what numpy would do takes longer than importing numba, unless that is done."""
-        loaded = f"{__package__}.compiled" in sys.modules
-        return (number * cdf.size >= (1 << 11 if loaded else _MANY) and (self.bits >= _MANY or loaded) and self.bits >= 0
+        enough = number * cdf.size >= _FEW if f"{__package__}.compiled" in sys.modules else min(number * cdf.size, self.bits) >= _MANY
+        return (enough and self.bits >= 0
                 and getattr(cdf, "searched", lambda first, last: None)(0, 1) is not None)
 
     def _search(self, cdf, number):

@@ -177,8 +177,8 @@ def _predict_compiled(canvas, step, parameters):
 
 
 def by_rows(canvas, step, parameters, of_class):
-    """(fill, means, values): two empty arrays, int32 (R, C), and fill(first, last), compiled code that writes into their rows first ... last - 1 the means of the
-    step's pixels (1/16 level) and what `of_class` says of their classes: for `parameters.scales` the indices of their scales."""
+    """(fill, means, values): two empty arrays, int32 (R, C), and fill(first, last), compiled code that writes into their rows first ... last - 1 the means of
+    the step's pixels (1/16 level) and what `of_class` says of their classes: for `parameters.scales` the indices of their scales."""
     from .linear_compiled import means_and_classes  # here: numba takes half a second to import
 
     means, values = np.empty((2, step.rows.size, step.columns.size), dtype=np.int32)
@@ -201,11 +201,17 @@ def layout(step, offsets, shape):
     all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); before: int64 (L,),
     the line that held this one's row a row earlier, but at the borders, or -1; lines, shifts: of each offset, in which line and how many places from its
     beginning."""
+    return _layout(step.stride, int(step.rows[0]), int(step.columns[0]), step.rows.size, step.columns.size, tuple(offsets), *shape[:2])
+
+
+@lru_cache(maxsize=128)
+def _layout(stride, top, left, count, width, offsets, height, length):
+    """The same for the `count` rows from `top` and the `width` columns from `left` on: all colours of a pass share it."""
     lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
     down, odd = np.array(list(lines)).T
-    units = step.columns[0] + step.stride * (2 * np.arange(step.columns.size + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
-    rows = _reflect(step.rows + step.stride * down[:, None], step.stride, shape[0])
-    columns = _reflect(units, step.stride, shape[1])[odd]
+    units = left + stride * (2 * np.arange(width + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
+    rows = _reflect(top + 2 * stride * np.arange(count) + stride * down[:, None], stride, height)
+    columns = _reflect(units, stride, length)[odd]
     before = np.array([lines.get((dy + 2, own), -1) for dy, own in lines])
     return rows, columns, before, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])
 

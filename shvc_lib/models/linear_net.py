@@ -10,7 +10,7 @@ photographs alike, and it answers in the same units: a mixture of discretised lo
 with one perceptron for each pass and each of the colours, nine in all. It is a deterministic SHVC without latents of its own (the levels below are sub-sampled
 pixels), whose linear skips are fitted to each image anew. And so are the last layer's biases: photographs differ, above all in how much the colours have in
 common, so a step may tune a, b and log w by a number each and a multiple of log s each (`linear_tune`). All arithmetic from pixels to CDFs is on integers
-(`nn.exact`). Taught in chapter 7.
+(`nn.exact`). A narrow network with one logistic (K = 1) and `lean` inputs decodes several times as fast: `linear-net-fast`. Taught in chapter 7.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
 from ..parallel import helpers
-from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs, predict, region,
-                     steps)
+from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs,
+                     predict, region, steps)
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
@@ -198,17 +198,16 @@ def _mixture(outputs, means, scales, tuning=None):
 
 
 def mixtures_by_rows(net, canvas, step, means, scales, tuning):
-    """(fill, means, scales, weights) of the mixtures of `_mixture`: three empty arrays, int32 (R, C, K), and fill(first, last), compiled code that writes into
-    their rows first ... last - 1, given those of `linear`'s means and scales, int32 (R, C)."""
-    from .linear_net_compiled import mixtures  # here: numba takes half a second to import
+    """(fill, means, scales, weights) of the mixtures of `_mixture`: three empty arrays, int32 (R, C, K), and fill(first, last), compiled code that writes
+    into their rows first ... last - 1, given those of `linear`'s means and scales, int32 (R, C)."""
+    from .linear_net_compiled import layers_of, mixtures  # here: numba takes half a second to import
 
-    (offsets, errors), layers = _own(_pass(step), net.lean), net.heads[3 * _pass(step) + len(step.earlier)][::2]
+    (offsets, errors), layers = _own(_pass(step), net.lean), layers_of(net.heads[3 * _pass(step) + len(step.earlier)])
     tuned_by = np.asarray([0] * 6 * net.components if tuning is None else tuning, dtype=np.int64).reshape(2, -1) << OUTPUT_BITS - TUNING_BITS
     found = np.empty((3, *means.shape, net.components), dtype=np.int32)
-    prepared = tuple((*(value.numpy() for value in layer.prepared()[:3]), np.float32(layer.prepared()[3])) for layer in layers)
     known = (canvas.pixels, canvas.residuals, np.array([step.channel, *step.earlier]), *layout(step, [*offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape),
-             len(offsets), errors, means, scales, inverse_scales(), _SHIFT, INPUT_LIMIT, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS, prepared,
-             tuned_by, exp_table())
+             len(offsets), errors, means, scales, inverse_scales(), _SHIFT, INPUT_LIMIT, min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS,
+             layers, tuned_by, exp_table())
     return lambda first, last: mixtures(*known, first, last, *found), *found
 
 

@@ -26,6 +26,11 @@ def _grid(value, scale, low, high):
     return (min(max(value * scale, low), high) + _ROUND) - _ROUND
 
 
+def layers_of(head):
+    """A perceptron's layers as `mixtures` takes them: of each weight (O, N), bias (O,), factor (O,) and scale of inputs, float32."""
+    return tuple((*(value.numpy() for value in layer.prepared()[:3]), np.float32(layer.prepared()[3])) for layer in head[::2])
+
+
 @compiled(nogil=True, fastmath={"contract"})
 def _sums(x, weight, bias, width, out):
     """out[o, :width] = weight @ x + bias: for three outputs at a time from four inputs, so that most numbers are read once for several products."""
@@ -44,7 +49,7 @@ def _sums(x, weight, bias, width, out):
                 u[j] += u0 * a + u1 * b + u2 * c + u3 * d
                 v[j] += v0 * a + v1 * b + v2 * c + v3 * d
                 w[j] += w0 * a + w1 * b + w2 * c + w3 * d
-    for o in range(outputs):
+    for o in range(outputs):  # what is left
         for n in range(inputs // 4 * 4 if o < outputs // 3 * 3 else 0, inputs):
             factor, value, to = weight[o, n], x[n], out[o]
             for j in range(width):
@@ -61,8 +66,8 @@ def _hidden(sums, factor, scale, width, out):
 
 @compiled(nogil=True)
 def _shares(logits, size, exp_table, out):
-    """out[j], int32 (K,): the weights that logits[:, j], multiples of 2^-12, stand for. What the quotients leave goes to the largest remainders, of equal ones to
-    the first."""
+    """out[j], int32 (K,): the weights that logits[:, j], multiples of 2^-12, stand for. What the quotients leave goes to the largest remainders, of equal ones
+    to the first."""
     count = logits.shape[0]
     rest = np.empty(count, dtype=np.int64)
     for j in range(size):
@@ -87,13 +92,13 @@ def _shares(logits, size, exp_table, out):
 
 
 @compiled(nogil=True)
-def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, own, near, means, scales, inverse, shift, limit, level, layers, tuning, exp_table,
-             first, last, out_means, out_scales, out_weights):
+def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, own, near, means, scales, inverse, shift, limit, level, layers, tuning,
+             exp_table, first, last, out_means, out_scales, out_weights):
     """Fill in the rows first ... last - 1 of a step: int32 (R, C, K) each, means in 1/16 level, indices of scales and weights.
 
-    pixels ... own: as `linear_compiled.means_and_classes` takes them, residuals with their signs; means, scales: int32 (R, C), of `linear`; inverse: int64,
-    `tables.inverse_scales`, and how far to shift down a product with it; limit: of the inputs; level: the last input; layers: for each of three, weight (O, N),
-    bias (O,), factor (O,) and scale of inputs, float32; tuning: int64 (2, 3 K), bias and slope; exp_table: int64, `nn.parameters.exp_table`."""
+    pixels ... own: as `linear_compiled.means_and_classes` takes them, residuals with their signs; near: how many of the offsets also give their residuals;
+    means, scales: int32 (R, C), of `linear`; inverse: int64, `tables.inverse_scales`, and how far to shift down a product with it; limit: of the inputs; level:
+    the last input; layers: of `layers_of`; tuning: int64 (2, 3 K), bias and slope; exp_table: int64, `nn.parameters.exp_table`."""
     (weight1, bias1, factor1, input1), (weight2, bias2, factor2, input2), (weight3, bias3, factor3, input3) = layers
     count, width = weight3.shape[0] // 3, means.shape[1]
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
