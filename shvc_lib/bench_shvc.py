@@ -183,24 +183,40 @@ def evaluation(images, test, coded):
     return {"network": TIMED, "batch": BATCH, "images": len(images), "of": "the first training images of CIFAR-10", "coded": len(test), "seconds": threads}
 
 
+def earlier(path, count):
+    """What can be taken over from the result in a file, when there is one: its rows of networks whose weights are those that are here, and the rest of it.
+    Albums under `SubsampledSHVC` count only if they are of groups, too: before, images were not mirrored there. Raises InvalidInput for other images."""
+    if not path:
+        return {"models": {}, "classical": None, "evaluation": None}
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        if found["images"] != count:
+            raise InvalidInput(f"{path} is of {found['images']} images, not of {count}")
+        same = {name: row for name, row in found["models"].items() if name in zoo.names() and row["sha256"] == zoo.card(name)["sha256"]
+                and ("groups" in row or not (row["kind"] == "deterministic" and name in SINGLE))}
+        return {**found, "models": same}
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"{path}: no earlier result of this benchmark ({type(error).__name__})") from None
+
+
 def main(args, circumstances):
     """Tables 1 and 2: print them; keep them in `args.json`."""
     if args.json and Path(args.json).exists():
         raise InvalidInput(f"{args.json}: this file exists; name another")
     torch.set_num_threads(1)
-    images, models = data.cifar10("test", args.count), {}
+    images, models, before = data.cifar10("test", args.count), {}, earlier(args.before, args.count)
     print(f"Bits per dimension, {args.count} test images\n{'network':26} {'parameters':>10} {'float':>8} {'integer':>8} {'symbols':>8} {'actual':>8} "
           f"{'overhead %':>10} {'album':>8}")
     for name in NETWORKS:
         if name in zoo.names():
-            row = models[name] = network(name, images)
+            row = models[name] = before["models"].get(name) or network(name, images)
             print(f"{name:26} {row['parameters']:10d} {row['float']:8.4f} {row['integer']:8.4f} {row['symbols']:8.4f} {row['actual']:8.4f} "
                   f"{100 * (row['actual'] / row['symbols'] - 1):10.3f} {row['album']['bits_per_dim'] if 'album' in row else math.nan:8.4f}"
                   + (f"   in groups {row['groups']['bits_per_dim']:.4f}" if "groups" in row else ""), flush=True)
-    others = classical(images)
+    others = before["classical"] or classical(images)
     for name, row in others.items():
         print(f"{name:26} each alone {row['alone']:.3f}, one mosaic {row['mosaic']:.3f}", flush=True)
-    timed = evaluation(data.cifar10("train", 10 * args.count), images, models[TIMED]["seconds"])
+    timed = before["evaluation"] or evaluation(data.cifar10("train", 10 * args.count), images, models[TIMED]["seconds"])
     for number, row in timed["seconds"].items():
         print(f"{number} thread(s), seconds of everything (of the networks alone): {timed['images']} images evaluated {row['evaluate']:.1f} "
               f"({row['evaluate_network']:.1f}); {args.count} pushed {row['push']:.1f} ({row['push_network']:.1f}), "
@@ -209,7 +225,9 @@ def main(args, circumstances):
           f"(its card's) and of its exact twin; symbols: -log2 of the masses that the coder used; actual: what was written and decoded: net in chains "
           f"(SHVC), whole .shvc files ({', '.join(SINGLE)}), else albums. groups: an album, {CHAIN} images on each stack; bits: of each image; "
           "initial: what an SHVC borrows; described: see `describe`",
-          images=len(images), models=models, classical=others, described=describe(images), evaluation=timed)
+          images=len(images), models=models, classical=others, described=describe(images), evaluation=timed,
+          **({"taken_over": {"commit": before["commit"], "date": before["date"], "models": list(before["models"]), "also": ["classical", "evaluation"]}}
+             if args.before else {}))
 
 
 def keep(path, circumstances, description, **result):

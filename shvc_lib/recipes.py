@@ -119,7 +119,7 @@ RECIPES["linear-net-fast"] = _fitted("linear-net-fast", arguments={"width": 24, 
 # A deterministic SHVC whose latents are pixels: no posterior to be learned.
 _subsampled = partial(Recipe, model="SubsampledSHVC", arguments={"bfloat": True}, batch=32, learning_rate=8e-3, clip=1.0, ema=0.999)
 for _recipe in (_subsampled("shvc-pixels-start", steps=8_000, end=1.0), _subsampled("shvc-pixels-cifar10", steps=10_000, start="shvc-pixels-start"),
-                _subsampled("shvc-cifar10", arguments={"width": 224, "bfloat": True}, steps=20_000, learning_rate=6e-3, start="shvc-pixels-cifar10")):
+                _subsampled("shvc-cifar10", arguments={"width": 224, "bfloat": True}, steps=26_000, learning_rate=6e-3, start="shvc-pixels-cifar10")):
     RECIPES[_recipe.name] = _recipe
 # For a GPU: 1.9 million parameters, and the size that the paper's result would take. No network of theirs is shipped, and no number is claimed.
 _gpu = partial(_shvc, batch=64, learning_rate=2e-3, warmup=1000, ema=0.9995)

@@ -125,6 +125,17 @@ def test_a_small_run_on_small_images(tmp_path, monkeypatch, capsys):
     assert all(len(values) == 4 for values in result["described"].values())
     assert result["models"][TIMED]["album"]["chain"] == 2 and result["evaluation"]["images"] == 40 and set(result["evaluation"]["seconds"]) == {"1", "2"}
     assert bench.main(["shvc", "--count", "4", "--json", str(out)]) == 1 and "exists" in capsys.readouterr().err
+    old = {**result, "models": {name: {**row, "actual": 9.0, **({"sha256": "other"} if name == FILES else {})} for name, row in result["models"].items()}}
+    out.write_text(json.dumps(old))
+    again = tmp_path / "again.json"
+    assert bench.main(["shvc", "--count", "4", "--before", str(out), "--json", str(again)]) == 0
+    taken = json.loads(again.read_text())
+    assert {name for name, row in taken["models"].items() if row["actual"] != 9.0} == {FILES} and set(taken["taken_over"]["models"]) == set(taken["models"]) - {FILES}
+    assert taken["models"][FILES]["bits"] == result["models"][FILES]["bits"]
+    assert taken["evaluation"] == result["evaluation"] and taken["classical"] == result["classical"] and taken["taken_over"]["commit"] == result["commit"]
+    for wrong in (["--count", "3", "--before", str(out)], ["--count", "4", "--before", str(tmp_path / "none.json")]):
+        capsys.readouterr()
+        assert bench.main(["shvc", *wrong]) == 1 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_small_run_on_photographs(tmp_path, capsys):
