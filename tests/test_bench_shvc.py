@@ -75,11 +75,11 @@ def test_files_are_whole_files_and_what_does_not_come_back_is_noticed(monkeypatc
         bench_shvc.files(FILES, TILES[:2])
 
 
-def test_the_symbols_of_a_pile_are_the_shortest_of_four_and_two_bits():
+def test_the_symbols_of_a_pile_are_the_shortest_of_eight_and_three_bits():
     """Not those of the ways that were tried and not kept."""
     name = "shvc-pixels-cifar10"
     own, row = shvc_codec.codec(zoo.load(name), TILES.shape[1:]), bench_shvc.in_album(name, TILES, len(TILES))
-    least = sum(min(own.bits(coders.turned(image, way)) for way in range(4)) + 2 for image in TILES)
+    least = sum(min(own.bits(coders.turned(image, way)) for image in (tile, tile.swapaxes(0, 1)) for way in range(4)) + 3 for tile in TILES)
     assert row["symbols"] * TILES.size == pytest.approx(least, abs=2 * len(TILES))  # what lies below decides by fractions of a bit
     written = album.encode(TILES, name, chain=len(TILES))
     assert row["bytes"] == len(written) and 0 < 8 * len(album.Album(written)._stream(0)) - row["symbols"] * TILES.size < 64
@@ -214,8 +214,8 @@ def test_exactness_costs_little_and_the_coder_nothing(kept):
         assert abs(row["integer"] / row["float"] - 1) < 0.005, name
         least = -0.004 if name in bench_shvc.SINGLE else -0.002  # of single files the shortest of four draws, or of four ways to mirror the image, is kept
         assert least < row["symbols"] / row["integer"] - 1 < 0.002, name
-        if "groups" in row:  # fifty images share one end; two bits of each say how it is mirrored
-            assert 0 < row["groups"]["bits_per_dim"] - row["groups"]["symbols"] < 0.001 and abs(row["groups"]["symbols"] - row["symbols"]) < 2 / 3072 + 1e-4
+        if "groups" in row:  # fifty images share one end; three bits of each say how it lies
+            assert 0 < row["groups"]["bits_per_dim"] - row["groups"]["symbols"] < 0.001 and -0.01 < row["groups"]["symbols"] - row["symbols"] < 3 / 3072
         assert row["actual"] <= 1.001 * row["symbols"] + 64 / 3072, name
 
 

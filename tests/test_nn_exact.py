@@ -390,6 +390,22 @@ def test_layers_without_a_twin_are_refused_by_name():
         pass
 
 
+def test_what_may_saturate_is_clamped():
+    """Outputs in every arithmetic to the same largest number, inputs where a tenth of them is larger; what lies below that is as before."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(3, 40), torch.randn(50, 3).clamp(-1, 1)
+    x[:5] *= 1000
+    layer.weight.data *= 400
+    twin, found = nn.to_exact(torch.nn.Sequential(layer), lambda net: net(x), saturate=0.1), []
+    for arithmetic in ("float32", "float64", "int64"):
+        with nn.arithmetic(twin, arithmetic):
+            found.append(twin(x).double())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2]) and found[0].abs().max() == 256
+    inside = found[0].abs() < 256
+    inside[:5] = False
+    assert 0.3 < inside[5:].double().mean() < 0.99 and (found[0] - layer(x))[inside].abs().max() < 1
+
+
 def settings():
     backends = torch.backends
     precisions = [p.fp32_precision for p in (backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv)] if hasattr(backends.mkldnn, "conv") else []

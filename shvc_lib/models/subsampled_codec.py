@@ -22,6 +22,7 @@ from .subsampled import INPUT_BITS, ORDER, PASSES, surroundings
 
 _MEAN_BITS = 4  # means and residuals come in 1/16 of a level
 MOST = 128.0  # half of what an exact layer can return
+SATURATE = 1e-4  # of the activations: a mean that is hundreds of scales away, from a flat neighbourhood to one other pixel, may as well be 256 away
 _BAND = 1 << 14  # pixels that a network sees at a time
 
 
@@ -32,7 +33,7 @@ def exact_twin(model, images):
     model = copy.deepcopy(model).eval()
     for number, network in enumerate(model.passes):
         _calm(network, torch.cat([inputs for own, inputs in seen if own == number]).float() / (1 << INPUT_BITS))
-    return to_exact(model, lambda m: [part for number, inputs in seen for part in m(number, inputs)])
+    return to_exact(model, lambda m: [part for number, inputs in seen for part in m(number, inputs)], saturate=SATURATE)
 
 
 @torch.no_grad()

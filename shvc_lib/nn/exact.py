@@ -34,20 +34,22 @@ _LAYERS = (*CONVOLUTIONS, nn.Linear)
 _FORMAT = {"format": "shvc_lib exact network", "version": 1, "activation_bits": ACTIVATION_BITS, "grid_bits": GRID_BITS}
 
 
-def to_exact(model, run):
+def to_exact(model, run, saturate=0.0):
     """The exact twin of `model`, an object of the same class, for inference; `model` itself is not changed.
 
     run(model) evaluates it on calibration data, the same at every call, and returns a tensor, or a list, tuple or dict of tensors; every layer
     must take part. Inputs should be multiples of 2^-12, pixels as (x - 128) / 128 for example. The twin's outputs are multiples of 2^-12.
-    Raises InvalidInput, naming the layer, where exactness cannot be had.
+    saturate: share of a layer's inputs in the calibration run that may lie beyond its reach and be clamped, so that the grid is finer for all others; if it is
+    not 0, outputs may lie beyond what a layer can return, too. Raises InvalidInput, naming the layer, where exactness cannot be had.
     """
     reaches, typical, copied = {}, {}, copy.deepcopy(model).eval()
     layers = _find_layers(copied)
 
     def observe(layer, inputs, output):
-        if output.abs().max() * 2**GRID_BITS > GRID_LIMIT:
+        if output.abs().max() * 2**GRID_BITS > GRID_LIMIT and not saturate:
             raise InvalidInput(f"{layers[layer]}: outputs reach {float(output.abs().max()):.3g}, the limit is {GRID_LIMIT >> GRID_BITS}")
-        reaches[layer] = max(reaches.get(layer, 0.0), float(inputs[0].abs().max()))
+        sizes = inputs[0].abs().flatten()
+        reaches[layer] = max(reaches.get(layer, 0.0), float(sizes.topk(int(saturate * sizes.numel()) + 1).values[-1]))
         typical[layer] = typical.get(layer, 0.0) + _inputs_that_come_with(inputs[0], layer)
 
     hooks = [layer.register_forward_hook(observe) for layer in layers]
