@@ -86,7 +86,8 @@ def test_floats_are_refused():
         stream(models.build("LinearNet", **SMALL), CAT)
 
 
-def test_inputs_are_small_integers_in_units_of_the_scale():
+@pytest.mark.parametrize("lean", [False, True])
+def test_inputs_are_small_integers_in_units_of_the_scale(lean):
     """Twice the contrast at twice the scale looks the same, but for the scale's logarithm and the mean."""
     step = next(s for s in linear.steps((16, 16, 3)) if s.stride == 1 and len(s.earlier) == 2)
     rng, canvas, double = np.random.default_rng(0), linear_net.NetCanvas((16, 16, 3)), linear_net.NetCanvas((16, 16, 3))
@@ -94,8 +95,8 @@ def test_inputs_are_small_integers_in_units_of_the_scale():
     canvas.residuals[:] = rng.integers(-100, 100, canvas.pixels.shape)
     double.pixels, double.residuals = 2 * canvas.pixels, 2 * canvas.residuals
     means, scales = rng.integers(0, 1600, 64).astype(np.int32), np.full(64, 60, np.int32)  # ln 2 is 11.09 sixteenths
-    own, other = canvas.inputs(step, means, scales), double.inputs(step, 2 * means, scales + 11)
-    assert own.dtype == np.int32 and own.shape == (linear_net._size(0, 2), 64)
+    own, other = canvas.inputs(step, means, scales, lean), double.inputs(step, 2 * means, scales + 11, lean)
+    assert own.dtype == np.int32 and own.shape == (linear_net._size(0, 2, lean), 64) == (53 if lean else 69, 64)
     assert np.abs(own[:-3]).max() <= linear_net.INPUT_LIMIT and np.abs(own[:-3]).max() > 1 << linear_net.INPUT_BITS
     assert np.allclose(own[:-3], other[:-3], rtol=0.01, atol=1) and (other[-3] - own[-3] == 11 * 8).all() and (own[-1] == 0).all()
 
