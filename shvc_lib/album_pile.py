@@ -7,18 +7,18 @@ two or three bits on top of it say which. A group saves the end of the stack and
 
 import numpy as np
 
-from . import coders
 from .coding import Uniform
 from .coding.lanes import Lanes
+from .images import turned
 from .models.shvc_chain import Groups, any_size
 
-WAYS = 4  # to mirror an image, see `coders.turned`; and as many to mirror a square one that is transposed
+WAYS = 4  # to mirror an image, see `images.turned`; and as many to mirror a square one that is transposed
 
 
 def _lain(pixels, way, back=False):
     """Pixels (..., H, W, C) as they are coded in the way of this number, or back."""
     sideways = (lambda values: np.ascontiguousarray(values.swapaxes(-3, -2))) if way >= WAYS else (lambda values: values)
-    return sideways(coders.turned(pixels, way % WAYS)) if back else coders.turned(sideways(pixels), way % WAYS)
+    return sideways(turned(pixels, way % WAYS)) if back else turned(sideways(pixels), way % WAYS)
 
 
 class Pile(Groups):

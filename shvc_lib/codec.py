@@ -16,10 +16,11 @@ from zlib import crc32
 import numpy as np
 
 from . import coders, container, container_small, container_tiles, lossy, models, parallel
+from .coding.ahead import on_threads
 from .coding.bitstack import BitStack, compiled_for
 from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, UnknownModel
-from .images import check_image
+from .images import check_image, turned
 
 _FEW_PIXELS = 1 << 18  # up to here, "auto" tries shvc-photo: where there are more, fits to the image have always been smaller
 MOST_DECODED = 1 << 27  # bytes of pixels that `decode` makes room for unless it is told that more are expected
@@ -133,7 +134,7 @@ def decode(data, crop=None, workers=None, progress=False, most=MOST_DECODED):
     compiled_for(len(data))
     if isinstance(parts, container_tiles.Tiled):
         return _decode_tiles(parts, window, workers, progress)
-    with parallel.on_threads(parallel.available() if workers is None else integer("workers", workers, 1)):
+    with on_threads(parallel.available() if workers is None else integer("workers", workers, 1)):
         image = _decode_small(parts) if isinstance(parts, container_small.Small) else _decode_whole(parts)
     return image if crop is None else np.ascontiguousarray(image[window])
 
@@ -228,7 +229,7 @@ def _decode_small(parts):
         return image.reshape(parts.shape).copy()
     coder = coders.get(parts.model)
     image, left = coders.tile(coder, parts.payload, parts.shape)
-    image = coders.turned(image, parts.draw) if coder.turns else image
+    image = turned(image, parts.draw) if coder.turns else image
     if left != coders.small_start(parts.header, coder, image)[0]:
         raise CorruptFile(f"the decoded pixels do not match their checksum: the file is damaged, or was written by another revision of {parts.model}")
     return image

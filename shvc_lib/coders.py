@@ -16,6 +16,7 @@ import numpy as np
 from . import models
 from .coding import BitStack
 from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, UnsupportedImage
+from .images import turned
 
 MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
 PHOTO, SMALL = "shvc-photo", "shvc-cifar10"  # the SHVCs for photographs and for images of 32 x 32
@@ -125,11 +126,6 @@ def stream(coder, tile, start=None):
     stack = BitStack() if start is None else start
     coder.push(stack, tile)
     return stack.to_bytes()
-
-
-def turned(pixels, draw):
-    """Pixels (..., H, W, C) mirrored as the number of a small image's draw says, a copy; its own inverse."""
-    return np.ascontiguousarray(pixels[..., ::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1, :])
 
 
 def small_start(header, coder, image):

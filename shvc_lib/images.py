@@ -208,3 +208,8 @@ def write_bytes(path, data, force=False):
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def turned(pixels, draw):
+    """Pixels (..., H, W, C) mirrored as the number of a small image's draw says, a copy; its own inverse."""
+    return np.ascontiguousarray(pixels[..., ::-1 if draw & 2 else 1, ::-1 if draw & 1 else 1, :])

@@ -3,17 +3,17 @@
     torchrun --nproc-per-node 4 -m shvc_lib.cli encode large.png      # four processes, a quarter of the tiles each
 
 Tiles are independent, so who does which changes nothing in the file. Threads are enough on one machine: nearly all of the time goes to numpy and torch, which
-let other threads run meanwhile. Where there are fewer tiles than threads, those that are left help with the tiles (`helpers`). Taught in chapter 7.
+let other threads run meanwhile. Where there are fewer tiles than threads, those that are left help with the tiles (`coding.ahead`). Taught in chapter 7.
 """
 
 import atexit
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import nullcontext
 
 from tqdm import tqdm
 
+from .coding.ahead import on_threads
 from .coding.checks import integer
 
 
@@ -42,29 +42,6 @@ def _leave():
 
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-_threads = ContextVar("threads", default=1)
-
-
-@contextmanager
-def on_threads(count):
-    """While this is open, what this thread calls may use `count` threads: see `helpers`."""
-    before = _threads.set(count)
-    try:
-        yield
-    finally:
-        _threads.reset(before)
-
-
-@contextmanager
-def helpers():
-    """A pool with the threads that this one may use besides itself, or None where there are none."""
-    if _threads.get() == 1:
-        yield None
-    else:
-        with ThreadPoolExecutor(_threads.get() - 1) as pool:
-            yield pool
 
 
 def over(function, items, workers=None, progress=False, around=nullcontext):

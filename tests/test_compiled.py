@@ -254,11 +254,11 @@ def test_an_error_in_another_thread_is_raised_here():
 
 def test_who_may_use_how_many_threads():
     """Nobody by itself; the workers that are not needed for tiles help with these."""
-    with parallel.helpers() as pool:
+    with ahead.helpers() as pool:
         assert pool is None
 
     def asked(_):
-        with parallel.helpers() as pool:
+        with ahead.helpers() as pool:
             return bytes([pool._max_workers if pool else 0, threading.active_count() > 1])
 
     assert [own[0] for own in parallel.over(asked, [1], 4)] == [3] and [own[0] for own in parallel.over(asked, [1, 2], 4)] == [1, 1]

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "shvc_lib"
 FLOORS = {"errors": 0, "images": 1, "theory": 1, "coding": 1, "sampling": 1, "data": 1, "metrics": 1, "results": 1, "viz": 1, "hevc": 1, "nn": 2, "models": 3,
-          "recipes": 4, "download": 4, "images16": 0, "train": 5, "zoo": 5, "container": 5, "anchors": 5, "parallel": 4, "container_tiles": 6, "container_small": 6, "coders": 6, "lossy": 6, "album_streams": 6, "album_file": 6, "album": 7, "bench_chains": 6, "bench_miracle": 6,
+          "recipes": 4, "download": 4, "images16": 0, "train": 5, "zoo": 5, "container": 5, "anchors": 5, "parallel": 4, "container_tiles": 6, "container_small": 6, "coders": 6, "lossy": 6, "album_pile": 5, "album_streams": 6, "album_file": 6, "album": 7, "bench_chains": 6, "bench_miracle": 6,
           "bench_speed": 6, "bench_subpixel": 6, "bench_through": 6, "codec": 7, "cli_files": 7, "bench_arib": 8, "bench_shvc": 8, "bench_discretized": 8, "bench_ladder": 8,
           "bench_samplers": 7, "bench_sampling": 8, "bench_photographs": 9, "bench": 9, "cli": 9, "__init__": 10}
 

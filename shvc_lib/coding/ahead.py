@@ -5,6 +5,9 @@ one band goes on, other threads compute the parameters of the next. Which symbol
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -14,6 +17,27 @@ from .discretized import _WEIGHT_SHIFT, DiscretizedMixture
 from .rans import TOTAL
 
 BAND = 1 << 12  # symbols of a band, if its rows are not longer
+_threads = ContextVar("threads", default=1)
+
+
+@contextmanager
+def on_threads(count):
+    """While this is open, what this thread calls may use `count` threads: see `helpers`."""
+    before = _threads.set(count)
+    try:
+        yield
+    finally:
+        _threads.reset(before)
+
+
+@contextmanager
+def helpers():
+    """A pool with the threads that this one may use besides itself, or None where there are none."""
+    if _threads.get() == 1:
+        yield None
+    else:
+        with ThreadPoolExecutor(_threads.get() - 1) as pool:
+            yield pool
 
 
 class Ahead(IntegerCDF):

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace, logistic
+from ..coding.ahead import helpers
 from ..errors import InvalidInput
-from ..parallel import helpers
 
 MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
 MEAN_LIMIT, SPREAD_LIMIT = 1 << 15, 1 << 10  # -limit <= mean coefficient < limit, 0 <= spread coefficient < limit

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace, logistic, logistic_mixture
+from ..coding.ahead import helpers
 from ..coding.codec import all_or_nothing
 from ..coding.tables import inverse_scales
 from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
-from ..parallel import helpers
 from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs,
                      predict, region, steps)
 
