@@ -16,7 +16,7 @@ from .cdf import IntegerCDF
 from .discretized import _WEIGHT_SHIFT, DiscretizedMixture
 from .rans import TOTAL
 
-BAND = 1 << 12  # symbols of a band, if its rows are not longer
+BAND = 1 << 13  # symbols of a band, if its rows are not longer
 _threads = ContextVar("threads", default=1)
 
 
@@ -49,12 +49,13 @@ class Ahead(IntegerCDF):
     family, size = "logistic", tables.ROW_SIZE
 
     def __init__(self, fill, means, scales, weights=None, pool=None):
-        rows, columns, count = means.shape
+        rows, columns, _ = means.shape
         self._fill, self._means, self._scales, self._columns, self._whole = fill, means, scales, columns, None
         self._weights, self._mixed = np.zeros_like(means) if weights is None else weights, weights is not None
         self.shape = (rows * columns,)
         self._starts, self._guesses, self._spreads = np.empty_like(means), *np.empty((2, rows, columns), dtype=np.float32)
-        cuts = np.linspace(0, rows, -(-rows * columns // max(BAND, columns)) + 1).astype(int).tolist()
+        count = -(-rows * columns // max(BAND, columns))
+        cuts = [rows * k // count for k in range(count + 1)]
         several = pool and len(cuts) > 2
         self._bands = [(first, last, pool.submit(self._band, first, last) if several else None) for first, last in zip(cuts, cuts[1:])]
 

@@ -214,7 +214,8 @@ class BitStack:
         offsets = self._search(cdf, number) if self._worth_searching(cdf, number) else None
         if offsets is None:  # or if the words run out, which is for the other one to judge
             offsets = self._tabulate(cdf, number)
-        return np.asarray(offsets.reshape(shape) + cdf.lower, dtype=np.int32)
+        symbols = offsets.reshape(shape)
+        return np.asarray(symbols + cdf.lower, dtype=np.int32) if np.any(cdf.lower) else symbols
 
     def _tabulate(self, cdf, number):
         """Pop offsets from `cdf.lower`, int32 (number,), by tables of all masses."""

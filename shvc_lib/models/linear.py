@@ -17,6 +17,7 @@ import numpy as np
 
 from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace, logistic
 from ..coding.ahead import helpers
+from ..coding.tables import constant
 from ..errors import InvalidInput
 
 MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
@@ -131,24 +132,32 @@ class Canvas:
 
     def write(self, step, symbols, means):
         """Record the step's symbols (levels) and their distances from the predicted means (1/16 level). Flat arrays."""
-        where = region(step)
-        self.pixels[where] = symbols.reshape(step.rows.size, -1)
-        self.errors[where] = np.abs(16 * symbols - means).reshape(step.rows.size, -1)
+        symbols, means, where = symbols.reshape(step.rows.size, -1), means.reshape(step.rows.size, -1), region(step)
+        if self.pixels.size >= LARGE:
+            return record(self.pixels[where], self.errors[where], symbols, means, False)
+        self.pixels[where] = symbols
+        self.errors[where] = np.abs(16 * symbols - means)
 
 
 def default_parameters(step):
     """Without a fit: the mean of the four nearest neighbours, moved as far as the earlier channels are from the means of their own
-    four (0.4 of the first one's distance and 0.6 of the second's). Spread and scales suit small pictures of anything."""
-    mean = np.zeros(len(step.offsets) + _EARLIER * len(step.earlier), dtype=np.int32)
+    four (0.4 of the first one's distance and 0.6 of the second's). Spread and scales suit small pictures of anything. Not to be written to."""
+    return _defaults(len(step.offsets), len(step.earlier))
+
+
+@lru_cache(maxsize=None)
+def _defaults(offsets, earlier):
+    """The same for steps of so many offsets and earlier channels."""
+    mean = np.zeros(offsets + _EARLIER * earlier, dtype=np.int32)
     mean[:_NEAREST] = (1 << MEAN_BITS) // _NEAREST
-    shares = {0: (), 1: (4096,), 2: (1640, 2456)}[len(step.earlier)]
+    shares = {0: (), 1: (4096,), 2: (1640, 2456)}[earlier]
     for k, share in enumerate(shares):
-        first = len(step.offsets) + _EARLIER * k
+        first = offsets + _EARLIER * k
         mean[first] = share
         mean[first + 1:first + 1 + _NEAREST] = -share // _NEAREST
-    spread = [70, 50, 4] + [60, 40] * len(step.earlier) if step.earlier else [100, 70, 25]
+    spread = [70, 50, 4] + [60, 40] * earlier if earlier else [100, 70, 25]
     scales = 4 + np.arange(CLASSES) * 17 // 4
-    return Parameters(mean, np.array(spread, dtype=np.int32), scales.astype(np.int32))
+    return Parameters(*(constant(np.asarray(values, dtype=np.int32)) for values in (mean, spread, scales)))
 
 
 def _linear(parameters, mean_features, spread_features):
@@ -186,6 +195,13 @@ def by_rows(canvas, step, parameters, of_class):
              len(step.offsets), parameters.mean.astype(np.int64), parameters.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS,
              np.asarray(of_class, dtype=np.int32)[_class_of()])
     return lambda first, last: means_and_classes(*known, first, last, means, values), means, values
+
+
+def record(pixels, errors, symbols, means, signs):
+    """Write symbols, int (R, C), and 16 times these less the means, with or without their signs, into views of a canvas: compiled code, one row at a time."""
+    from .linear_compiled import record  # here: numba takes half a second to import
+
+    record(pixels, errors, np.asarray(symbols, dtype=np.int32), np.asarray(means, dtype=np.int32), signs)
 
 
 @lru_cache(maxsize=1)
@@ -228,7 +244,13 @@ def bands(step, most):
 
 def parameter_codecs(step):
     """How a step's fitted parameters are coded: around the defaults, with heavy tails. One codec per field of `Parameters`."""
-    default = default_parameters(step)
+    return _codecs(len(step.offsets), len(step.earlier))
+
+
+@lru_cache(maxsize=None)
+def _codecs(offsets, earlier):
+    """The same for steps of so many offsets and earlier channels."""
+    default = _defaults(offsets, earlier)
     return Parameters(
         independent(laplace(16 * default.mean, np.full_like(default.mean, 144), 2 * MEAN_LIMIT, -MEAN_LIMIT)),
         independent(laplace(16 * default.spread, np.full_like(default.spread, 108), SPREAD_LIMIT)),

@@ -46,6 +46,16 @@ def next_row(pixels, errors, channels, rows, columns, before, i, fresh, slots, s
 
 
 @compiled(nogil=True)
+def record(pixels, errors, symbols, means, signs):
+    """As `linear.record`."""
+    for i in range(symbols.shape[0]):
+        for j in range(symbols.shape[1]):
+            pixels[i, j] = symbols[i, j]
+            error = 16 * symbols[i, j] - means[i, j]
+            errors[i, j] = error if signs else abs(error)
+
+
+@compiled(nogil=True)
 def means_and_classes(pixels, errors, channels, rows, columns, before, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, first, last,
                       means, classes):
     """Fill in the rows first ... last - 1 of means and classes, int32 (R, C) each, of the R x C pixels of a step.

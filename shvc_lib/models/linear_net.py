@@ -13,6 +13,8 @@ common, so a step may tune a, b and log w by a number each and a multiple of log
 (`nn.exact`). A narrow network with one logistic (K = 1) and `lean` inputs decodes several times as fast: `linear-net-fast`. Taught in chapter 7.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
 from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs,
-                     predict, region, steps)
+                     predict, record, region, steps)
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
@@ -69,9 +71,11 @@ class NetCanvas(Canvas):
         return np.abs(self.around(self.residuals, step, channel, offsets))
 
     def write(self, step, symbols, means):
-        where = region(step)
-        self.pixels[where] = symbols.reshape(step.rows.size, -1)
-        self.residuals[where] = (16 * symbols - means).reshape(step.rows.size, -1)
+        symbols, means, where = symbols.reshape(step.rows.size, -1), means.reshape(step.rows.size, -1), region(step)
+        if self.pixels.size >= LARGE:
+            return record(self.pixels[where], self.residuals[where], symbols, means, True)
+        self.pixels[where] = symbols
+        self.residuals[where] = 16 * symbols - means
 
     def inputs(self, step, means, scales, lean=False):
         """What the network sees: int32 (inputs, pixels of the step), multiples of 2^-7. means: `linear`'s in 1/16 level, scales: its scale indices, flat.
@@ -227,7 +231,12 @@ def _compiled(net, canvas, step, parameters, way, tuning, pool):
 
 def tuning_codec(net):
     """The Codec of a tuning: int32 (6 * components,), -64 ... 63."""
-    zeros = np.zeros(6 * net.components, dtype=np.int32)
+    return _tuning_codec(6 * net.components)
+
+
+@lru_cache(maxsize=None)
+def _tuning_codec(count):
+    zeros = np.zeros(count, dtype=np.int32)
     return independent(laplace(zeros, zeros + int(np.rint(48 + 16 * np.log(TUNING_SCALE))), 2 * TUNING_LIMIT, -TUNING_LIMIT))
 
 

@@ -28,7 +28,7 @@ def _grid(value, scale, low, high):
 
 def layers_of(head):
     """A perceptron's layers as `mixtures` takes them: of each weight (O, N), bias (O,), factor (O,) and scale of inputs, float32."""
-    return tuple((*(value.numpy() for value in layer.prepared()[:3]), np.float32(layer.prepared()[3])) for layer in head[::2])
+    return tuple(layer.prepared() for layer in head[::2])
 
 
 @compiled(nogil=True, fastmath={"contract"})
@@ -168,7 +168,7 @@ def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, 
                     value = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * index[j] >> 6)
                     out_scales[i, left + j, k] = min(max(((index[j] << 8) + value + 128 >> 8) + SCALE_ZERO, 0), SCALES - 1)
                 n = 2 * count + k
-                for j in range(size):
+                for j in range(size * (count > 1)):  # of a single component nobody asks for the weight
                     logits[k, j] = np.int64(_grid(answers[n, j], factor3[n], -_TOP, _TOP)) + tuning[0, n] + (tuning[1, n] * index[j] >> 6)
             if count == 1:
                 out_weights[i, left:left + size] = WEIGHT_TOTAL

@@ -132,8 +132,11 @@ class ExactLayer(nn.Module):
         return self._cache[dtype, device]
 
     def prepared(self):
-        """(weight, bias, factor, scale) in float32 on the CPU: forward is clamp(round(factor * (weight @ clamp(round(scale * x)) + bias))) * 2^-12."""
-        return self._prepared(torch.float32, torch.device("cpu"))[:4]
+        """(weight, bias, factor, scale), float32 of numpy: forward is clamp(round(factor * (weight @ clamp(round(scale * x)) + bias))) * 2^-12."""
+        if "numpy" not in self._cache:
+            *arrays, scale = (value.numpy() for value in self._prepared(torch.float32, torch.device("cpu"))[:4])
+            self._cache["numpy"] = *arrays, np.float32(scale)
+        return self._cache["numpy"]
 
     @torch.no_grad()
     def forward(self, x):
