@@ -82,6 +82,17 @@ def test_a_deep_stack(monkeypatch):
     assert stack == BitStack()
 
 
+def test_symbols_that_take_more_words_than_are_copied_first(monkeypatch):
+    """Twenty-four bits a symbol, of which a quarter of a word is laid out to begin with: searched for again, not tabulated."""
+    number = 3 << 14
+    cdf, symbols = logistic(np.zeros(number, dtype=int), np.full(number, 10)), np.random.default_rng(8).integers(200, 256, number)
+    stack = BitStack.random(99)
+    stack.push(symbols, cdf)
+    assert stack.bits > 20 * number
+    monkeypatch.setattr(BitStack, "_tabulate", None)
+    assert (stack.pop(cdf) == symbols).all() and stack == BitStack.random(99)
+
+
 def test_running_out_leaves_the_stack_as_it_was(monkeypatch):
     cdf, _ = made(np.random.default_rng(0), 4000, 5, 256, True)
     for many in (0, 1 << 60):

@@ -242,18 +242,22 @@ class BitStack:
         from . import compiled  # here: numba takes half a second to import
 
         self._sink()  # below, only words that may be needed are copied
-        self._rise(number + 2)
-        words, offsets, quantiles = self._ans.get_compressed(), np.empty(number, dtype=np.int32), tables.quantiles(cdf.family, compiled.QUANTILE_BITS)
-        head, left = np.uint64(words[-1]) << np.uint64(WORD) | np.uint64(words[-2]), words.size - 2
-        for first in range(0, number, _BLOCK):
-            last = min(first + _BLOCK, number)
-            table, *rows = cdf.searched(first, last)
-            rows = [np.ascontiguousarray(row) for row in rows]
-            head, left = compiled.pop(np.uint64(head), words, left, table, *rows, quantiles, cdf.size, offsets[first:last])
-            if head == 0:
-                return None
-        self._ans = _coder(np.append(words[:left], np.array([head % EMPTY, head >> WORD], dtype=np.uint32)))
-        return offsets
+        offsets, quantiles = np.empty(number, dtype=np.int32), tables.quantiles(cdf.family, compiled.QUANTILE_BITS)
+        for most in (number // 4, number):  # words that are copied: a symbol takes one at most, and mostly far less
+            self._rise(most + 2)
+            words = self._ans.get_compressed()
+            head, left = np.uint64(words[-1]) << np.uint64(WORD) | np.uint64(words[-2]), words.size - 2
+            for first in range(0, number, _BLOCK):
+                last = min(first + _BLOCK, number)
+                table, *rows = cdf.searched(first, last)
+                rows = [np.ascontiguousarray(row) for row in rows]
+                head, left = compiled.pop(np.uint64(head), words, left, table, *rows, quantiles, cdf.size, offsets[first:last])
+                if head == 0:
+                    break
+            else:
+                self._ans = _coder(np.append(words[:left], np.array([head % EMPTY, head >> WORD], dtype=np.uint32)))
+                return offsets
+        return None
 
     def _decode(self, cdf, first, last):
         weights = np.ascontiguousarray(cdf.masses(first, last) - 1, dtype=np.float32)  # rows of another order would be read as if they were in this one
