@@ -16,6 +16,7 @@ guess, as a deterministic posterior would. No filler is sent, nothing has to be 
 with. In the order of the values these symbols would be the lowest bins, far from anything likely. Taught in chapter 6.
 """
 
+import math
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,12 +24,14 @@ import numpy as np
 
 from ..errors import CorruptFile, InvalidInput, OutOfBits
 from .bits_back import _draw, _Metered
-from .cdf import Categorical, Uniform
+from .cdf import Categorical, IntegerCDF, Uniform
 from .codec import Codec, all_or_nothing
-from .rans import PRECISION, TOTAL, WORD
+from .rans import TOTAL, WORD
 
 _HALF_WORD, _PADDING = Uniform(1 << WORD // 2), np.full(2, (1 << WORD // 2) - 1, dtype=np.int32)
 _PADDED = Categorical(np.array([TOTAL - (TOTAL >> 6), TOTAL >> 6]))  # "the code ends on a regular stack": 0.02 bits
+
+_ENTRIES = 1 << 17  # masses looked at at a time for the modes
 
 
 class Loan(NamedTuple):
@@ -40,18 +43,38 @@ class Loan(NamedTuple):
     overdrawn: Any
 
 
+class _Turned(IntegerCDF):
+    """Of a distribution with a row per symbol: how far each symbol is above its row's mode, counted on from the lowest symbol after the highest. The intervals
+    keep their lengths and their order on a circle, turned so that the mode's begins at 0."""
+
+    def __init__(self, cdf):
+        self._cdf, self.shape, self.size = cdf, cdf.shape, cdf.size
+        number, step = math.prod(cdf.shape), max(1, _ENTRIES // cdf.size)
+        self.modes = np.concatenate([cdf.masses(first, min(first + step, number)).argmax(-1) for first in range(0, number, step)])
+        self._begin = cdf.intervals(self.modes.reshape(cdf.shape) + cdf.lower)[0]
+
+    def intervals(self, symbols):
+        start, freq = self._cdf.intervals(self.back(self.offsets(symbols)))
+        return (start - self._begin) & TOTAL - 1, freq
+
+    def masses(self, first, last):
+        return np.take_along_axis(self._cdf.masses(first, last), (np.arange(self.size) + self.modes[first:last, None]) % self.size, -1)
+
+    def away(self, symbols):
+        """The distances of symbols from the modes, int32 of `shape`. Raises InvalidInput."""
+        away = self._cdf.offsets(symbols) - self.modes
+        return (away + self.size * (away < 0)).reshape(self.shape).astype(np.int32)
+
+    def back(self, away):
+        """The symbols, int32 of `shape`."""
+        offsets = away.reshape(-1) + self.modes
+        return ((offsets - self.size * (offsets >= self.size)).reshape(self.shape) + self._cdf.lower).astype(np.int32)
+
+
 def mode_first(cdf):
     """Codec of the symbols of an IntegerCDF with a row per symbol, whose intervals are turned round so that the mode's begins at 0. Costs what `cdf` costs."""
-    table = cdf.frequencies()
-    mode = table.argmax(-1)
-    turned = Categorical(np.take_along_axis(table, (np.arange(cdf.size) + mode[..., None]) % cdf.size, -1))
-
-    def offsets(x):
-        return ((cdf.offsets(x).reshape(cdf.shape) - mode) % cdf.size).astype(np.int32)
-
-    return Codec(lambda stack, x: stack.push(offsets(x), turned),
-                 lambda stack: ((stack.pop(turned) + mode) % cdf.size + cdf.lower).astype(np.int32),
-                 lambda x: float((PRECISION - np.log2(turned.intervals(offsets(x))[1])).sum()))
+    turned = _Turned(cdf)
+    return Codec(lambda stack, x: stack.push(turned.away(x), turned), lambda stack: turned.back(stack.pop(turned)), lambda x: float(cdf.bits(x).sum()))
 
 
 def _stacks(stack):
