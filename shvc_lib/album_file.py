@@ -5,7 +5,7 @@
 | 4 | magic: the ASCII letters SHVA |
 | 1 | version of this format: 2, or 3 if groups are piles (`album_pile`) |
 | 2 | c, the images of a group, 2 or more; 0: every image is a group of its own |
-| 1 + n, 2 | length and ASCII letters of the name of the network, of a chain's ArIB network; its revision, the beginning of the SHA-256 of its weights |
+| 1 + n, 2 | length and ASCII letters of the name of the network, of a chain's ArIB network; its revision, the first two bytes of the SHA-256 of its weights, the second first |
 | 1 + n, 2 | the same of the network of plain SHVC, in version 2, if c is not 0 |
 | 4, 4, 4 | N, the number of images; height, width: 1 ... 4096, at most 2^20 pixels |
 | 1 | e, bytes of an entry of the index, 1 ... 6 |

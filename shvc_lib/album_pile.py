@@ -2,7 +2,7 @@
 
 Where no latents are drawn (`models.subsampled`), nothing is borrowed and nothing is lost, so images can lie on one stack just so: each costs what the network
 says. And as a picture is as likely in the mirror, each is coded in whichever of four ways is shortest, of eight if it is square and can be lain on its side, and
-two or three bits on top of it say which. A group saves the end of the stack and the checksum that every image by itself has. Taught in chapter 7.
+two or three bits on top of it say which. A group saves the end of the stack that every image by itself has. Taught in chapter 7.
 """
 
 import numpy as np

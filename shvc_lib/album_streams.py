@@ -17,7 +17,7 @@ import numpy as np
 from .coding import BitStack
 from .coding.checks import integer
 from .coding.lanes import Lanes
-from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError
+from .errors import CorruptFile, InvalidInput, OutOfBits, ShvcError, UnknownModel
 
 NETWORK = "shvc-cifar10"  # of piles
 FIRST, CHAINED = "shvc-arib-cifar10", "shvc-lite-cifar10"  # of the first image of a chain, and of its others
@@ -29,10 +29,16 @@ def network(name, first=True):
     """(the exact twin, its revision). Raises UnknownModel, and InvalidInput if it cannot code what it is for: first, an image on an empty stack."""
     from . import zoo  # with torch
 
-    twin = zoo.load(name)
-    if first and (not hasattr(twin, "split") or (twin.split == twin.ks[0]**2 and not twin.deterministic)):
+    choose = f"choose {NETWORK} or {FIRST}, and for the others of a chain {CHAINED}"
+    try:
+        twin = zoo.load(name)
+    except UnknownModel:
+        raise UnknownModel(f"no network for albums is called {name!r}: {choose}") from None
+    if not hasattr(twin, "split"):
+        raise InvalidInput(f"{name} is no network for albums: {choose}")
+    if first and twin.split == twin.ks[0]**2 and not twin.deterministic:
         raise InvalidInput(f"{name} needs initial bits, which single images do not have: choose {NETWORK}, or one with ArIB")
-    if not first and (not hasattr(twin, "split") or twin.split < twin.ks[0]**2 or twin.deterministic):
+    if not first and (twin.split < twin.ks[0]**2 or twin.deterministic):
         raise InvalidInput(f"{name} is no network for the others of a group: choose one of plain SHVC, {CHAINED} for example")
     return twin, int(zoo.card(name)["sha256"][:4], 16)
 

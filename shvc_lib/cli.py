@@ -52,6 +52,8 @@ def _encode_folder(source, args):
         raise InvalidInput(f"{source}: a folder becomes an album, which knows neither --quality nor --tile")
     if not args.output and not source.name:
         raise InvalidInput(f"{source}: name the album to write")
+    if "," in args.model and not args.chain:
+        raise InvalidInput(f"{args.model}: two networks make a chain, for which there is --chain")
     target = cli_files.target(source, args.output, ALBUM, args.force)
     if parallel.rank()[0]:
         return  # torchrun's processes share tiles, not albums: --workers does
@@ -180,7 +182,8 @@ def parser():
     sub = command("encode", _encode, "compress an image file, without loss unless a lossy model is named, or a folder of small ones")
     sub.add_argument("input", metavar="IN", help="a PNG, PPM, BMP, TIFF, WebP, GIF or JPEG file, 8 or 16 bits, or a folder of RGB images of one size")
     sub.add_argument("output", metavar="OUT", nargs="?", help=f"a file or a folder; by default IN with the suffix {SUFFIX}, of a folder .shva")
-    sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss)")
+    sub.add_argument("--model", default="auto", metavar="NAME", help="see `shvc models` (default: auto, the smallest file without loss; of a folder "
+                     "shvc-cifar10); for a --chain two as well: shvc-arib-cifar10,shvc-lite-cifar10")
     sub.add_argument("--quality", type=int, metavar="N",
                      help=f"for lossy models: 1 (smallest file) to the model's most, 5 or 6 (default: {lossy.DEFAULT_QUALITY})")
     sub.add_argument("--tile", type=int, metavar="N", help="side of tiles, a multiple of 16, or 0 (default: 256 for SHVCs, 1024 for linear-net, 0 for linear)")
@@ -192,7 +195,7 @@ def parser():
     sub.add_argument("input", metavar="IN")
     sub.add_argument("output", metavar="OUT", nargs="?", help="a file with a lossless suffix, or a folder; by default IN with the suffix .png, or without one")
     sub.add_argument("--crop", metavar="X,Y,W,H", help="only this rectangle, in pixels from the upper left corner; tiles outside it are not decoded")
-    sub.add_argument("--only", nargs="+", metavar="NAME", help="of an album: these images, by name or number")
+    sub.add_argument("--only", nargs="+", metavar="NAME", help="of an album: these images, by name or number; OUT goes before it")
     sub.add_argument("--large", action="store_true", help="decode images of more than 134 million sub-pixels, or of 67 million with 16 bits, too")
     sub.add_argument("--workers", type=int, metavar="N", help="threads, of an album processes (default: one for each core)")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
@@ -202,7 +205,7 @@ def parser():
 
     command("models", _models, "the models that can encode")
 
-    sub = command("bench", _bench, "bytes and seconds of shvc-photo, linear and the classical codecs on a folder of images")
+    sub = command("bench", _bench, "bytes and seconds of the lossless models and of classical codecs on a folder of images")
     sub.add_argument("--images", required=True, metavar="DIR", help="a folder of image files, or the name of a data set: kodak, photographs")
     sub.add_argument("--json", metavar="OUT", help="also write the rows to this file (never over an existing one)")
 
@@ -218,9 +221,20 @@ def parser():
     return top
 
 
+def _arguments(argv):
+    """The parsed arguments. OUT may also come after options, which argparse by itself would refuse."""
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "output", "") is None:
+        args.output = rest.pop()
+    if rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
 def main(argv=None):
     """Run the command line; returns the exit status."""
-    args = parser().parse_args(argv)
+    args = _arguments(argv)
     if getattr(sys.stdout, "errors", None) == "strict":  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

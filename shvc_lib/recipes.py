@@ -121,7 +121,7 @@ _subsampled = partial(Recipe, model="SubsampledSHVC", arguments={"bfloat": True}
 for _recipe in (_subsampled("shvc-pixels-start", steps=8_000, end=1.0), _subsampled("shvc-pixels-cifar10", steps=10_000, start="shvc-pixels-start"),
                 _subsampled("shvc-cifar10", arguments={"width": 224, "bfloat": True}, steps=26_000, learning_rate=6e-3, start="shvc-pixels-cifar10")):
     RECIPES[_recipe.name] = _recipe
-# For a GPU: 1.9 million parameters, and the size that the paper's result would take. No network of theirs is shipped, and no number is claimed.
+# For a GPU: 1.9 million parameters, and our guess at the size that the paper's result would take. No network of theirs is shipped, and no number is claimed.
 _gpu = partial(_shvc, batch=64, learning_rate=2e-3, warmup=1000, ema=0.9995)
 for _recipe in (
     _gpu("shvc-latents-cifar10", arguments={"width": 84}, steps=60_000),

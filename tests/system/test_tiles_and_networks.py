@@ -297,6 +297,29 @@ def test_a_folder_becomes_an_album_and_a_folder_again(capsys, tmp_path):
     assert "--only" in refused(capsys, "decode", tmp_path / "tiles.shva", "--crop", "0,0,1,1")
 
 
+def test_networks_that_make_no_albums_are_named_in_a_line(capsys, tmp_path):
+    Image.fromarray(PHOTO[:32, :32]).save(tmp_path / "tile.png")
+    for model, why in (("linear-net", "is no network for albums"), ("dvae-1", "is no network for albums"), ("linear", "no network for albums is called"),
+                       ("shvc-short", "initial bits"), (f"{NETWORK},shvc-short", "--chain")):
+        said = refused(capsys, "encode", tmp_path, tmp_path / "album.shva", "--model", model, "--workers", "1")
+        assert why in said and len(said) < 250, said
+    assert [path.name for path in tmp_path.iterdir()] == ["tile.png"]
+
+
+def test_the_output_may_come_after_options(capsys, tmp_path):
+    Image.fromarray(PHOTO[:9, :9]).save(tmp_path / "in.png")
+    command(capsys, "encode", tmp_path / "in.png", "--model", "linear", tmp_path / "out.shvc")
+    command(capsys, "decode", tmp_path / "out.shvc", "--workers", "1", tmp_path / "out.png", "--force")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), PHOTO[:9, :9])
+    for rest in (["--model", "linear", "a", "b"], ["b", "--model", "linear", "a"], ["--no-such"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["encode", str(tmp_path / "in.png"), *rest])
+        assert stopped.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["info", str(tmp_path / "out.shvc"), "more"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out.png", "out.shvc"]
+
+
 def test_sixteen_bits_from_the_command_line(capsys, tmp_path):
     pytest.importorskip("imagecodecs")
     from shvc_lib.images import read_image, write_image
