@@ -41,8 +41,8 @@ def test_steps_visit_every_pixel_once_and_only_look_back():
         for step in linear.steps(shape):
             where = step.rows[:, None], step.columns
             for dy, dx in step.offsets:
-                rows = linear._reflect(step.rows + dy * step.stride, step.stride, shape[0])
-                columns = linear._reflect(step.columns + dx * step.stride, step.stride, shape[1])
+                rows = linear.reflect(step.rows + dy * step.stride, step.stride, shape[0])
+                columns = linear.reflect(step.columns + dx * step.stride, step.stride, shape[1])
                 assert rows.min() >= 0 and rows.max() < shape[0] and columns.min() >= 0 and columns.max() < shape[1]
                 if min(shape[:2]) > 3 * step.stride:  # in a picture narrower than the neighbourhood a mirror image may be unknown (and is 0)
                     assert known[rows[:, None], columns, step.channel].all()

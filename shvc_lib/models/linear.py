@@ -19,6 +19,7 @@ from ..coding import Ahead, Codec, Uniform, autoregressive, independent, laplace
 from ..coding.ahead import helpers
 from ..coding.tables import constant
 from ..errors import InvalidInput
+from .linear_layout import bands, layout, reflect, region
 
 MEAN_BITS, SPREAD_BITS = 12, 8  # fractional bits of the coefficients of mean and spread
 MEAN_LIMIT, SPREAD_LIMIT = 1 << 15, 1 << 10  # -limit <= mean coefficient < limit, 0 <= spread coefficient < limit
@@ -32,7 +33,6 @@ _FAR_DIAGONAL = [(-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1),
 _FAR_DIRECT = [(-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1), (0, -3), (0, 3), (-3, 0), (3, 0)]
 PASSES = [(1, 1, _DIAGONAL + _FAR_DIAGONAL), (0, 1, _DIRECT + _FAR_DIRECT), (1, 0, _DIRECT + _DIAGONAL + _FAR_DIRECT)]
 _SAME_PASS = [(0, -2), (0, 2), (-2, 0), (2, 0)]  # known in the channels coded before, not in this one
-_FAR = 3  # columns: the furthest neighbour
 _NEAREST, _EARLIER_NEAREST = 4, 8  # how many of a list's first entries count as near, in this channel and in earlier ones
 _EARLIER = 1 + _EARLIER_NEAREST + len(_SAME_PASS)  # features of the mean from each earlier channel
 LARGE = 1 << 18  # sub-pixels of an image from which on compiled code predicts them
@@ -73,19 +73,6 @@ def steps(shape):
                     yield Step(stride, offsets, channel, order[:position][-2:], rows, columns)
 
 
-def _reflect(positions, stride, length):
-    """Positions mirrored at the borders in whole strides, which keeps the parity of rows and columns."""
-    last = (length - 1) // stride
-    positions = np.abs(positions // stride)
-    return np.where(positions > last, np.maximum(2 * last - positions, 0), positions) * stride
-
-
-def region(step):
-    """Where the step's pixels are in an image (H, W, C), to be indexed with: slices, which is faster than lists of rows and columns."""
-    rows, columns = (slice(own[0], own[-1] + 1, own[1] - own[0] if own.size > 1 else 1) for own in (step.rows, step.columns))
-    return rows, columns, step.channel
-
-
 class Canvas:
     """What encoder and decoder both know so far: pixels, and the size of each one's prediction error in 1/16 of a level."""
 
@@ -103,8 +90,8 @@ class Canvas:
         """Channel `channel` of `planes` (H, W, C) at the offsets from every pixel of the step: int32 (offsets, pixels)."""
         height, width, _ = self.pixels.shape
         plane, out = planes[..., channel], np.empty((len(offsets), step.rows.size * step.columns.size), dtype=np.int32)
-        rows = {dy: _reflect(step.rows + dy * step.stride, step.stride, height) for dy in {dy for dy, _ in offsets}}
-        columns = {dx: _reflect(step.columns + dx * step.stride, step.stride, width) for dx in {dx for _, dx in offsets}}
+        rows = {dy: reflect(step.rows + dy * step.stride, step.stride, height) for dy in {dy for dy, _ in offsets}}
+        columns = {dx: reflect(step.columns + dx * step.stride, step.stride, width) for dx in {dx for _, dx in offsets}}
         whole = step.columns.size >= width // 16  # then whole rows first, and their columns after that, is twice as fast
         rows = {dy: plane[own] if whole else own[:, None] for dy, own in rows.items()}
         for values, (dy, dx) in zip(out, offsets):
@@ -208,38 +195,6 @@ def record(pixels, errors, symbols, means, signs):
 def _class_of():
     """The class of every spread up to the last threshold: int32. Larger ones are in the last class, too."""
     return np.searchsorted(_THRESHOLDS, np.arange(_THRESHOLDS[-1] + 1), side="right").astype(np.int32)
-
-
-def layout(step, offsets, shape):
-    """Where a step's rows find the pixels at the offsets: (rows, columns, before, lines, shifts), as compiled code takes them.
-
-    Half of the neighbours lie at even distances and half at odd ones: a line is every second pixel of a row, mirrored at the borders, so that each neighbour of
-    all pixels of a row is a piece of a line. rows: int64 (L, R), the row of each line for each row of the step; columns: int64 (L, C + 3); before: int64 (L,),
-    the line that held this one's row a row earlier, but at the borders, or -1; lines, shifts: of each offset, in which line and how many places from its
-    beginning."""
-    return _layout(step.stride, int(step.rows[0]), int(step.columns[0]), step.rows.size, step.columns.size, tuple(offsets), *shape[:2])
-
-
-@lru_cache(maxsize=128)
-def _layout(stride, top, left, count, width, offsets, height, length):
-    """The same for the `count` rows from `top` and the `width` columns from `left` on: all colours of a pass share it."""
-    lines = {line: number for number, line in enumerate(dict.fromkeys((dy, dx + _FAR & 1) for dy, dx in offsets))}
-    down, odd = np.array(list(lines)).T
-    units = left + stride * (2 * np.arange(width + _FAR) + np.array([[0], [1]]) - _FAR)  # what even and odd ones may need
-    rows = _reflect(top + 2 * stride * np.arange(count) + stride * down[:, None], stride, height)
-    columns = _reflect(units, stride, length)[odd]
-    before = np.array([lines.get((dy + 2, own), -1) for dy, own in lines])
-    return rows, columns, before, np.array([lines[dy, dx + _FAR & 1] for dy, dx in offsets]), np.array([dx + _FAR >> 1 for _, dx in offsets])
-
-
-def bands(step, most):
-    """The step in bands of at most `most` pixels, several rows or a part of one: (step, slice of its flat pixels)."""
-    columns = step.columns.size
-    height, width = max(1, most // columns), min(most, columns)
-    for top in range(0, step.rows.size, height):
-        for left in range(0, columns, width):
-            part = step._replace(rows=step.rows[top:top + height], columns=step.columns[left:left + width])
-            yield part, slice(top * columns + left, top * columns + left + part.rows.size * part.columns.size)
 
 
 def parameter_codecs(step):

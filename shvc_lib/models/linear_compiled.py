@@ -61,7 +61,7 @@ def means_and_classes(pixels, errors, channels, rows, columns, before, lines, sh
     """Fill in the rows first ... last - 1 of means and classes, int32 (R, C) each, of the R x C pixels of a step.
 
     pixels, errors: integers (H, W, channels); channels: the step's own, then the earlier ones; rows: int64 (L, R), of each line for each of the R rows;
-    columns: int64 (L, C + 3), the columns of each line; before, lines, shifts: see `linear.layout`. The first `own` offsets are the step's, then comes (0, 0),
+    columns: int64 (L, C + 3), the columns of each line; before, lines, shifts: see `linear_layout.layout`. The first `own` offsets are the step's, then comes (0, 0),
     then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in `linear._linear`, with `shift` and `spread_shift` fractional bits to
     be dropped; classes_of: int32, the value of each spread, and of all larger ones last; classes: of these."""
     width = means.shape[1]

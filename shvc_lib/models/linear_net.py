@@ -27,8 +27,9 @@ from ..errors import InvalidInput
 from ..nn.distributions import mixture_log_mass, with_floor
 from ..nn.exact import to_exact
 from ..nn.parameters import OUTPUT_BITS, exp_table, relative_mixture, to_integers
-from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, bands, by_rows, default_parameters, layout, parameter_codecs,
-                     predict, record, region, steps)
+from .linear import (_EARLIER_NEAREST, _NEAREST, _SAME_PASS, LARGE, PASSES, Canvas, Parameters, by_rows, default_parameters, parameter_codecs, predict, record,
+                     steps)
+from .linear_layout import bands, layout, region
 
 INPUT_BITS, INPUT_LIMIT = 7, 12 << 7  # distances go into the network as multiples of 2^-7 of a scale, up to twelve of them
 LEVELS, ROWS = 3, 8  # training looks at strides 1, 2 and 4, and there at one row of eight
