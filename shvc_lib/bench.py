@@ -179,7 +179,7 @@ def main(argv=None):
     sub.add_argument("--count", type=int, default=1000, help="test images (default 1000); ten times as many training images are evaluated for the time")
     sub.add_argument("--before", metavar="JSON", help="an earlier result: take over what it says of networks that are the same, of the classical codecs, and of time")
     sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
-    sub = commands.add_parser("photographs", help="bytes and seconds of whole photographs by shvc-photo, beside JPEG XL and others")
+    sub = commands.add_parser("photographs", help="bytes and seconds of whole photographs by shvc-photo and others of ours, beside JPEG XL and others")
     sub.add_argument("--images", metavar="SET", default="kodak", help="kodak (the default), photographs (embedded), or a folder of images")
     sub.add_argument("--json", metavar="OUT", help="also keep the numbers in this file (never over an existing one)")
     sub = commands.add_parser("miracle", help="accuracy against bytes for a network's weights: MIRACLE and quantised weights")

@@ -18,7 +18,8 @@ from . import anchors, codec, coders, data, zoo
 from .bench_shvc import THREADS, ideal_bits, keep, kept_draw
 from .errors import InvalidInput, MissingData
 
-PHOTO, LINEAR, AUTO, FITTED, FAST = coders.PHOTO, "linear", "auto", coders.FITTED, coders.FAST
+PHOTO, LEARNED, LINEAR, AUTO, FITTED, FAST = coders.PHOTO, coders.LEARNED, "linear", "auto", coders.FITTED, coders.FAST
+NETWORKS = (PHOTO, FITTED, FAST, LEARNED)
 LARGE, JPEG_XL = ("PNG", "WebP slowest", "JPEG-LS", "JPEG 2000"), "JPEG XL effort 9"
 KEYS, WEBP = ("bytes", "bits_per_dim", "seconds_encode", "seconds_decode"), 16383  # WebP: pixels a side
 PROVEN = 2  # photographs for which "auto" is called; for the others the smallest of the files that it tries is put down
@@ -83,9 +84,9 @@ def photographs(args, circumstances):
     torch.set_num_threads(THREADS)
     pictures, note = data.pictures(args.images, _unfit)
     sys.stderr.write(note)
-    for name in (PHOTO, FITTED, FAST, LINEAR):  # the first file of a process also waits for the network and for compiled code
+    for name in (*NETWORKS, LINEAR):  # the first file of a process also waits for the network and for compiled code
         codec.decode(codec.encode(pictures[0][1], name))
-    timed, rows = [(ours(image), ours(image, FITTED), ours(image, FAST), linear(image), jpeg_xl(image)) for _, image in pictures], []
+    timed, rows = [(*(ours(image, name) for name in NETWORKS), linear(image), jpeg_xl(image)) for _, image in pictures], []
     with ThreadPoolExecutor(THREADS) as pool:
         rest = list(pool.map(others, [image for _, image in pictures]))
     for number, ((name, image), found) in enumerate(zip(pictures, ([*a, *b] for a, b in zip(timed, rest)))):
@@ -103,18 +104,18 @@ def photographs(args, circumstances):
         times = "".join(f", {way} {mean[f'seconds_{way}'][name]:6.2f} s" for way in ("encode", "decode") if name in mean[f"seconds_{way}"])
         print(f"mean of {len(pictures)}: {name:18} {rate:7.4f} bits per sub-pixel{times}")
     ratio, facts = {}, {}
-    for name in (LINEAR, FAST, FITTED, PHOTO):
+    for name in (LINEAR, FAST, FITTED, LEARNED, PHOTO):
         ratio[name] = {way: mean[f"seconds_{way}"][name] / mean[f"seconds_{way}"][JPEG_XL] for way in ("encode", "decode")}
         print(f"{name} takes {ratio[name]['encode']:.2f} times as long as {JPEG_XL} to encode and {ratio[name]['decode']:.1f} times to decode, "
               f"{THREADS} threads each" + (", of which it encodes with one" if name == LINEAR else ""))
-    for name in (PHOTO, FITTED, FAST):
+    for name in NETWORKS:
         facts[name] = {key: zoo.card(name)[key] for key in ("name", "parameters", "sha256")}
         beyond = [(8 * row["bytes"] - row["ideal_bits"], row["ideal_bits"], row["tiles"]) for row in rows if row["codec"] == name]
         print(f"overhead of {name}: at most {max(100 * bits / ideal for bits, ideal, _ in beyond):.4f} % of a file, "
               f"{max(bits / n for bits, _, n in beyond):.0f} bits a tile")
     keep(args.json, circumstances, f"Actual bits per sub-pixel of whole files, lossless, decoded and compared; images: {args.images}; seconds of {PHOTO}, "
-          f"{FITTED}, {FAST}, {LINEAR} (which encodes with one) and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; "
+          f"{FITTED}, {FAST}, {LEARNED}, {LINEAR} (which encodes with one) and {JPEG_XL} with {THREADS} threads each, of the others with one, two photographs at a time; "
           f"ideal_bits: -log2 of the masses that the coder used; {AUTO}: the smallest file that it tries",
           threads=THREADS, model=facts[PHOTO], linear={"ratio": ratio[LINEAR]},
-          **{key: {**facts[name], "ratio": ratio[name]} for key, name in (("fitted", FITTED), ("fast", FAST))}, mean_bits_per_dim=mean["bits_per_dim"],
+          **{key: {**facts[name], "ratio": ratio[name]} for key, name in (("fitted", FITTED), ("fast", FAST), ("learned", LEARNED))}, mean_bits_per_dim=mean["bits_per_dim"],
           mean_seconds={way: mean[f"seconds_{way}"] for way in ("encode", "decode")}, ratio=ratio[PHOTO], rows=rows)

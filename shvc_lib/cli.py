@@ -138,9 +138,9 @@ def _models(args):
     for model in models.MODELS.values():
         print(f"{model.name} (revision {model.revision}): {model.about}")
     for name in coders.networks():
-        fitted = {coders.FITTED: "linear with a small network", coders.FAST: "linear with a smaller network, which decodes fast"}.get(name)
-        kind = fitted or f"SHVC for {'photographs' if name == coders.PHOTO else 'small images'}"
-        print(f"{name}: {kind}, 8-bit {'grey, ' * bool(fitted)}RGB and RGBA, without loss")
+        kind = {coders.FITTED: "linear with a small network", coders.FAST: "linear with a smaller network, which decodes fast",
+                coders.PHOTO: "SHVC for photographs, fitted to each, which decodes fast", coders.LEARNED: "SHVC for photographs"}.get(name, "SHVC for small images")
+        print(f"{name}: {kind}, 8-bit {'grey, ' * (name in (coders.FITTED, coders.FAST, coders.PHOTO))}RGB and RGBA, without loss")
     print("auto: the smallest file of those without loss that suit the image")
     for name, about in lossy.ABOUT.items():
         print(f"{name}: {about}; --quality 1 ... {lossy.qualities(name)}")

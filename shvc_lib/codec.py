@@ -22,7 +22,7 @@ from .coding.checks import integer
 from .errors import CorruptFile, InvalidInput, UnknownModel
 from .images import check_image, turned
 
-_FEW_PIXELS = 1 << 18  # up to here, "auto" tries shvc-photo: where there are more, fits to the image have always been smaller
+_FEW_PIXELS = 1 << 18  # up to here, "auto" tries shvc-arib-photo: where there are more, fits to the image have always been smaller
 MOST_DECODED = 1 << 27  # bytes of pixels that `decode` makes room for unless it is told that more are expected
 _LOSSY_STEP, _LOSSY_ROOM = 64, 8  # what lossy models round sides up to, and how much more memory they take for a pixel
 
@@ -61,7 +61,7 @@ def candidates(image):
     if depth == 8 and coders.FITTED in coders.networks():
         names = ["linear"] * (pixels <= 1 << 14) + [coders.FITTED]  # which may choose `linear` for every part of the image, in a longer header
     if depth == 8 and image.ndim == 3 and image.shape[2] > 1:
-        suited = {coders.PHOTO: pixels <= _FEW_PIXELS, coders.SMALL: max(image.shape[:2]) <= 64}
+        suited = {coders.LEARNED: pixels <= _FEW_PIXELS, coders.SMALL: max(image.shape[:2]) <= 64}
         names += [name for name in coders.networks() if suited.get(name)]
     return [coders.get(name, depth) for name in names]
 
@@ -189,8 +189,7 @@ def _decode_tiles(parts, window, workers, progress):
                and tile.columns[0] < columns.stop and tile.columns[1] > columns.start]
     coder = None
     if any(not tile.stored for tile in touched):
-        coder = coders.get(parts.model, parts.depth)
-        _check_revision(coder, parts.revision)
+        coder = coders.writer(parts.model, parts.revision, parts.depth)
         if parts.depth not in coder.depths or (*parts.shape, 1)[2] not in coder.channels:
             raise CorruptFile(f"{parts.model} writes no images of this kind: the file is damaged")
     kind = np.dtype(f"<u{parts.depth // 8}")
@@ -245,8 +244,7 @@ def _decode_whole(parts):
     elif header.lossy:
         return _decode_with_loss(header, payload)
     else:
-        coder = coders.get(models.get(header.model).name)
-        _check_revision(coder, header.revision)
+        coder = coders.writer(models.get(header.model).name, header.revision)
         image, stack = coders.tile(coder, payload, volume_shape)
         if stack.bits:
             raise CorruptFile(f"{stack.bits} bits are left over after the last pixel")

@@ -19,8 +19,9 @@ from .errors import CorruptFile, InvalidInput, OutOfBits, UnknownModel, Unsuppor
 from .images import turned
 
 MOST_PIXELS, MOST_FITTED = 1 << 18, 1 << 22  # of a tile that an SHVC codes, with some 2 kB of memory for each; of linear-net, with some 100 bytes
-PHOTO, SMALL = "shvc-photo", "shvc-cifar10"  # the SHVCs for photographs and for images of 32 x 32
+PHOTO, LEARNED, SMALL = "shvc-photo", "shvc-arib-photo", "shvc-cifar10"  # the SHVCs for photographs, fitted and learned, and for images of 32 x 32
 FITTED, FAST = "linear-net", "linear-net-fast"
+_FORMER = {PHOTO: [LEARNED]}  # networks that files know by another name
 _SIDE, _FITTED_SIDE = 256, 1024  # of tiles: one fit has to pay for its coefficients
 
 
@@ -67,7 +68,7 @@ def networks():
         return []
     recipes = {name: zoo.card(name)["recipe"] for name in zoo.names()}
     return [name for name, recipe in recipes.items()
-            if recipe["model"] in ("LinearNet", "SubsampledSHVC")
+            if recipe["model"] in ("ExpertSHVC", "LinearNet", "SubsampledSHVC")
             or recipe["model"] == "SHVC" and ("split" in recipe["arguments"] or recipe["arguments"].get("deterministic"))]
 
 
@@ -84,12 +85,24 @@ def get(name, depth=8):
     return _network(name)
 
 
-@lru_cache(maxsize=4)
+def writer(name, revision, depth=8):
+    """The Coder that wrote a file, by the name and the revision in it. Raises UnknownModel when it is not here in this revision."""
+    coder = get(name, depth)
+    for former in _FORMER.get(name, ()):
+        if coder.revision != revision and former in networks():
+            coder = get(former, depth)
+    if coder.revision != revision:
+        raise UnknownModel(f"the file was written by revision {revision} of {name!r}; here is revision {get(name, depth).revision}")
+    return coder
+
+
+@lru_cache(maxsize=8)
 def _network(name):
     from . import zoo
-    from .models import linear_net, shvc_codec
+    from .models import expert_shvc, linear_net, shvc_codec
 
-    twin, linear, fitted = zoo.load(name), models.MODELS["linear"], name in (FITTED, FAST)
+    module = {"ExpertSHVC": expert_shvc, "LinearNet": linear_net}.get(zoo.card(name)["recipe"]["model"], shvc_codec)
+    twin, linear, fitted = zoo.load(name), models.MODELS["linear"], module is not shvc_codec
 
     def rounded(shape):
         height, width = shape[:2] if fitted else (-(-side // twin.unit) * twin.unit for side in shape[:2])
@@ -100,7 +113,7 @@ def _network(name):
         return height, width, min(shape[2], 3)
 
     def codec(shape):
-        return (linear_net if fitted else shvc_codec).codec(twin, rounded(shape))
+        return module.codec(twin, rounded(shape))
 
     def push(stack, tile):
         height, width, channels = rounded(tile.shape)

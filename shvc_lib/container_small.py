@@ -28,7 +28,7 @@ from .container import Reader, varint
 from .errors import CorruptFile
 
 MAGIC, MOST = b"\xb2S", 1 << 14
-NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-photo", "shvc-pixels-cifar10", "shvc-cifar10")  # numbers are for ever
+NETWORKS = ("", "shvc-short-arib", "shvc-arib-cifar10", "shvc-arib-photo", "shvc-pixels-cifar10", "shvc-cifar10")  # numbers are for ever
 DRAWS = range(4)
 _SQUARE, _ALPHA, _NUMBER, _DRAW = 16, 32, 15, 6
 

@@ -106,7 +106,7 @@ for _recipe in (
     _photo("shvc-photo-start", steps=7_000, start="shvc-short-arib", end=1.0),
     _photo("shvc-photo-middle", steps=22_000, start="shvc-photo-start"),
     _photo("shvc-photo-late", data="bsds500-soft", steps=24_000, learning_rate=2.5e-3, start="shvc-photo-middle"),
-    _photo("shvc-photo", data="bsds500-grainy", steps=5_000, learning_rate=1e-3, start="shvc-photo-late"),
+    _photo("shvc-arib-photo", data="bsds500-grainy", steps=5_000, learning_rate=1e-3, start="shvc-photo-late"),
 ):
     RECIPES[_recipe.name] = _recipe
 # A network of another kind: what the fitted predictions of `linear` leave over.
@@ -116,6 +116,9 @@ for _recipe in (_fitted("linear-net-start", steps=14_000, learning_rate=3e-3),
     RECIPES[_recipe.name] = _recipe
 # The same, narrow, with a single logistic and fewer neighbours: for decoders in a hurry.
 RECIPES["linear-net-fast"] = _fitted("linear-net-fast", arguments={"width": 24, "components": 1, "lean": True}, steps=14_000, learning_rate=5e-3)
+# Trained for longer: the hidden layers of an SHVC whose last layer, a mixture of experts, is fitted to each image.
+RECIPES["shvc-photo"] = _fitted("shvc-photo", model="ExpertSHVC", arguments={"width": 24, "components": 1, "lean": True}, steps=30_000, learning_rate=3e-3,
+                                ema=0.999, start="linear-net-fast")
 # A deterministic SHVC whose latents are pixels: no posterior to be learned.
 _subsampled = partial(Recipe, model="SubsampledSHVC", arguments={"bfloat": True}, batch=32, learning_rate=8e-3, clip=1.0, ema=0.999)
 for _recipe in (_subsampled("shvc-pixels-start", steps=8_000, end=1.0), _subsampled("shvc-pixels-cifar10", steps=10_000, start="shvc-pixels-start"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shvc_lib import album, bench, bench_photographs, bench_shvc, cli, codec, coders, data, results, zoo
-from shvc_lib.bench_photographs import FITTED, JPEG_XL, LINEAR, PHOTO
+from shvc_lib.bench_photographs import FITTED, JPEG_XL, LEARNED, LINEAR, PHOTO
 from shvc_lib.bench_shvc import FILES, TIMED
 from shvc_lib.coding import BitStack, bitstack, logistic
 from shvc_lib.errors import InvalidInput
@@ -146,7 +146,7 @@ def test_a_small_run_on_photographs(tmp_path, capsys):
     assert bench.main(["photographs", "--images", str(folder), "--json", str(out)]) == 0
     result, printed = json.loads(out.read_text()), capsys.readouterr().out
     rows = {row["codec"]: row for row in result["rows"]}
-    assert rows["auto"]["bytes"] == min(rows[name]["bytes"] for name in (PHOTO, LINEAR, FITTED, coders.SMALL)) and rows[PHOTO]["bytes"] == len(codec.encode(picture, PHOTO))
+    assert rows["auto"]["bytes"] == min(rows[name]["bytes"] for name in (LEARNED, LINEAR, FITTED, coders.SMALL)) and rows[PHOTO]["bytes"] == len(codec.encode(picture, PHOTO))
     assert result["mean_bits_per_dim"][JPEG_XL] == rows[JPEG_XL]["bits_per_dim"] and f"{rows[PHOTO]['bits_per_dim']:.4f}" in printed
     assert rows[PHOTO]["ideal_bits"] < 8 * rows[PHOTO]["bytes"] and {"command", "date", "commit", "hardware"} <= set(result)
 
@@ -250,14 +250,14 @@ def test_ten_thousand_images_were_evaluated(kept):
 def test_every_photograph_by_every_codec(kodak):
     codecs = {row["codec"] for row in kodak["rows"]}
     assert len(kodak["rows"]) == 24 * len(codecs) and {PHOTO, FITTED, LINEAR, JPEG_XL, "auto", "PNG", "WebP slowest"} <= codecs
-    assert kodak["model"]["sha256"] == zoo.card(PHOTO)["sha256"] and kodak["fitted"]["sha256"] == zoo.card(FITTED)["sha256"]
+    assert kodak["model"]["sha256"] == zoo.card(PHOTO)["sha256"] and kodak["learned"]["sha256"] == zoo.card(LEARNED)["sha256"] and kodak["fitted"]["sha256"] == zoo.card(FITTED)["sha256"]
     for name, rate in kodak["mean_bits_per_dim"].items():
         assert rate == pytest.approx(np.mean([row["bits_per_dim"] for row in kodak["rows"] if row["codec"] == name]))
 
 
 def test_no_file_of_a_photograph_is_a_thousandth_above_its_symbols(kodak):
     for row in kodak["rows"]:
-        if row["codec"] in (PHOTO, FITTED):
+        if row["codec"] in (PHOTO, FITTED, LEARNED):
             assert 0 < 8 * row["bytes"] - row["ideal_bits"] <= 0.001 * row["ideal_bits"] + 64 * row["tiles"], row["image"]
 
 

@@ -13,7 +13,7 @@ import shvc_lib
 from shvc_lib import data, nn, parallel, zoo
 from shvc_lib.coding import Ahead, BitStack, ahead, bitstack, discretized, laplace, logistic, logistic_mixture
 from shvc_lib.errors import OutOfBits
-from shvc_lib.models import linear, linear_fit, linear_net
+from shvc_lib.models import linear, linear_fit, linear_net, linear_net_compiled, linear_net_inputs
 
 
 def made(rng, number, components, size, extreme):
@@ -157,7 +157,7 @@ def linear_case(rng, shape):
     return image, parameters
 
 
-@pytest.mark.parametrize("canvas_of", [linear.Canvas, linear_net.NetCanvas])
+@pytest.mark.parametrize("canvas_of", [linear.Canvas, linear_net_inputs.NetCanvas])
 @pytest.mark.parametrize("shape", [*((5, width, 2) for width in range(3, 42)), (1, 1, 1), (1, 7, 3), (9, 1, 4), (2, 2, 3), (3, 5, 3), (8, 8, 1), (17, 4, 3), (40, 61, 3), (33, 130, 4)])
 def test_means_and_classes_of_linear(monkeypatch, canvas_of, shape):
     rng = np.random.default_rng(sum(shape))
@@ -191,14 +191,16 @@ def narrow(components, lean):
 def test_mixtures_of_linear_net(net, shape):
     net, rng = narrow(*net) if net else zoo.load("linear-net"), np.random.default_rng(shape[1])
     image, _ = linear_case(rng, shape)
-    canvas = linear_net.NetCanvas(shape)
+    canvas = linear_net_inputs.NetCanvas(shape)
     canvas.pixels[0, 0] = image[0, 0]
     for step, _, parameters, (means, classes), symbols in linear_fit.choices(image, canvas):
         scales = parameters.scales[classes]
         for tuning in (None, rng.integers(-linear_net.TUNING_LIMIT, linear_net.TUNING_LIMIT, 6 * net.components)):
             one = linear_net._mixture(linear_net._outputs(net, canvas, step, means, scales), means, scales, tuning)
             where = step.rows.size, step.columns.size
-            fill, *found = linear_net.mixtures_by_rows(net, canvas, step, means.reshape(where), scales.reshape(where), tuning)
+            sent = np.zeros(6 * net.components, int) if tuning is None else tuning
+            fill, own_means, *found = linear_net_compiled.mixtures_by_rows(net, canvas, step, parameters, linear_net_compiled.layers_of(linear_net.head_of(net, step)),
+                                                                          sent.astype(np.int64).reshape(2, -1) << 12 - linear_net.TUNING_BITS)
             for first in range(0, where[0], 5):  # in pieces, and not in order
                 fill(first, min(first + 2, where[0]))
             for first in range(2, where[0], 5):
@@ -206,7 +208,7 @@ def test_mixtures_of_linear_net(net, shape):
             values = [own.reshape(-1, net.components) for own in found]
             other = logistic_mixture(*values) if net.components > 1 else logistic(values[0][:, 0], values[1][:, 0])
             assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("_means", "_scales", "_weights"))
-            assert (found[2].sum(-1) == discretized.WEIGHT_TOTAL).all()
+            assert (found[2].sum(-1) == discretized.WEIGHT_TOTAL).all() and np.array_equal(own_means.reshape(-1), means)
 
 
 @pytest.mark.parametrize("model", ["linear", "linear-net"])
@@ -215,7 +217,7 @@ def test_files_are_read_both_ways(monkeypatch, model):
     written = shvc_lib.encode(image, model=model)
     monkeypatch.setattr(ahead, "BAND", 500)
     for large, many in ((1 << 60, 1 << 60), (0, 0)):
-        for module in (linear, linear_net):
+        for module in (linear, linear_net, linear_net_inputs):
             monkeypatch.setattr(module, "LARGE", large)
         monkeypatch.setattr(bitstack, "_MANY", many)
         for workers in (1, 2, 3):

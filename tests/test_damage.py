@@ -148,7 +148,7 @@ def moved(rng, content, _):
 DAMAGE = (flipped, cut, lengthened, shortened, overwritten, spliced, grafted, moved)
 NUMBERS = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 64, 127, 128, 255, 256, 257, 1000, 4095, 4096, 4097, 1 << 14, 65535, 65536, 1 << 20, (1 << 24) - 1,
            1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 34]
-NAMES = ["linear", FITTED, PIXELS, ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
+NAMES = ["linear", FITTED, PIXELS, ARIB, PLAIN, BEST, "pln", "dvae-1", "vae-photo", "vae-stochastic-1", "shvc-photo", "shvc-arib-photo", "auto", "", "no-such", "../shvc-photo", "x" * 255]
 
 
 def number(rng, own):

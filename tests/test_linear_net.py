@@ -13,7 +13,7 @@ import shvc_lib
 from shvc_lib import codec, coders, container_tiles, data, models, nn, recipes, train, zoo
 from shvc_lib.coding import BitStack, independent, logistic
 from shvc_lib.errors import InvalidInput, MissingData, UnsupportedImage
-from shvc_lib.models import linear, linear_fit, linear_net, linear_tune
+from shvc_lib.models import linear, linear_fit, linear_net, linear_net_inputs, linear_tune
 
 SMALL = {"width": 8}
 COFFEE = np.ascontiguousarray(data.photograph("coffee")[100:228, 200:328])
@@ -60,7 +60,7 @@ def test_every_step_chooses_and_may_choose_the_network(twin):
 def test_what_the_network_sees_beyond_the_fit_is_known(number, row, column):
     """A pixel of a pass is known to later passes; to its own, what lies on the coarser grid or in earlier passes."""
     known = {(0, 0)} | {tuple(parity[:2]) for parity in linear.PASSES[:number]}
-    offsets = linear.PASSES[number][2] + linear_net._WIDER[number]
+    offsets = linear.PASSES[number][2] + linear_net_inputs._WIDER[number]
     assert linear.PASSES[number][:2] == (row, column) and len(set(offsets)) == len(offsets)
     assert all(((row + dy) % 2, (column + dx) % 2) in known for dy, dx in offsets)
 
@@ -90,14 +90,14 @@ def test_floats_are_refused():
 def test_inputs_are_small_integers_in_units_of_the_scale(lean):
     """Twice the contrast at twice the scale looks the same, but for the scale's logarithm and the mean."""
     step = next(s for s in linear.steps((16, 16, 3)) if s.stride == 1 and len(s.earlier) == 2)
-    rng, canvas, double = np.random.default_rng(0), linear_net.NetCanvas((16, 16, 3)), linear_net.NetCanvas((16, 16, 3))
+    rng, canvas, double = np.random.default_rng(0), linear_net_inputs.NetCanvas((16, 16, 3)), linear_net_inputs.NetCanvas((16, 16, 3))
     canvas.pixels[:] = rng.integers(0, 100, canvas.pixels.shape)
     canvas.residuals[:] = rng.integers(-100, 100, canvas.pixels.shape)
     double.pixels, double.residuals = 2 * canvas.pixels, 2 * canvas.residuals
     means, scales = rng.integers(0, 1600, 64).astype(np.int32), np.full(64, 60, np.int32)  # ln 2 is 11.09 sixteenths
     own, other = canvas.inputs(step, means, scales, lean), double.inputs(step, 2 * means, scales + 11, lean)
-    assert own.dtype == np.int32 and own.shape == (linear_net._size(0, 2, lean), 64) == (53 if lean else 69, 64)
-    assert np.abs(own[:-3]).max() <= linear_net.INPUT_LIMIT and np.abs(own[:-3]).max() > 1 << linear_net.INPUT_BITS
+    assert own.dtype == np.int32 and own.shape == (linear_net_inputs.size_of(0, 2, lean), 64) == (53 if lean else 69, 64)
+    assert np.abs(own[:-3]).max() <= linear_net_inputs.INPUT_LIMIT and np.abs(own[:-3]).max() > 1 << linear_net_inputs.INPUT_BITS
     assert np.allclose(own[:-3], other[:-3], rtol=0.01, atol=1) and (other[-3] - own[-3] == 11 * 8).all() and (own[-1] == 0).all()
 
 
@@ -116,7 +116,7 @@ def test_it_begins_as_linear_and_learns():
 def test_its_loss_is_what_the_coder_pays(twin):
     """The training loss over all rows of the three finest levels against the integer tables' masses for the same symbols."""
     nats = bits = count = 0
-    for draw in range(3 * linear_net.ROWS):
+    for draw in range(3 * linear_net_inputs.ROWS):
         for step, inputs, means, scales, symbols in twin.looked_at(torch.from_numpy(CAT).permute(2, 0, 1)[None], [draw]):
             nats += float(twin._nats(step, inputs, means, scales, symbols))
             canvas = twin._fitted(CAT)[0]
@@ -130,7 +130,7 @@ def test_its_loss_is_what_the_coder_pays(twin):
 @pytest.fixture(scope="module")
 def green():
     """(step, outputs, means, scales, symbols) of the last and largest step of green under the shipped network."""
-    net, canvas = zoo.load("linear-net"), linear_net.NetCanvas(COFFEE.shape)
+    net, canvas = zoo.load("linear-net"), linear_net_inputs.NetCanvas(COFFEE.shape)
     canvas.pixels[0, 0] = COFFEE[0, 0]
     for step, _, parameters, (means, classes), symbols in linear_fit.choices(COFFEE, canvas):
         if step.channel == 1 and step.stride == 1:
@@ -233,8 +233,8 @@ def test_what_it_does_not_code_is_refused_by_name():
 def test_it_is_smaller_than_linear_on_each_photograph(name):
     """None of them was in its training set. Auto takes it where there are many pixels."""
     image = np.ascontiguousarray(data.photograph(name)[40:296, 40:296])
-    sizes = {model: len(shvc_lib.encode(image, model)) for model in ("linear", "linear-net", coders.PHOTO)}
-    assert sizes["linear-net"] < 0.995 * sizes["linear"] and sizes["linear-net"] < sizes[coders.PHOTO]
+    sizes = {model: len(shvc_lib.encode(image, model)) for model in ("linear", "linear-net", coders.LEARNED)}
+    assert sizes["linear-net"] < 0.995 * sizes["linear"] and sizes["linear-net"] < sizes[coders.LEARNED]
     assert len(shvc_lib.encode(image)) == min(sizes.values())
     fast = shvc_lib.encode(image, coders.FAST)
     assert sizes["linear-net"] < len(fast) < sizes["linear"] and np.array_equal(shvc_lib.decode(fast), image)

@@ -22,7 +22,7 @@ from shvc_lib.errors import InvalidInput, MissingData
 torch.set_num_threads(1)
 TINY = {"levels": 2, "width": 16, "blocks": 1}
 RECIPE = dataclasses.replace(recipes.get("shvc-tiny"), name="first", arguments=TINY, batch=4, steps=8, warmup=2)
-CHAPTER_7 = ["shvc-lite-start", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo-start", "shvc-photo"]
+CHAPTER_7 = ["shvc-lite-start", "shvc-lite-cifar10", "shvc-arib-cifar10", "shvc-photo-start", "shvc-arib-photo"]
 
 
 def patches(name, count, side=32):

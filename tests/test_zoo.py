@@ -15,7 +15,7 @@ LIMIT, LIMIT_ALL = 4 << 20, 25 << 20
 LOSSLESS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "BitsBackVAE"]
 SPLIT = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] in ("SHVC", "SubsampledSHVC")]
 LADDERS = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "Ladder"]
-FITTED = ["linear-net", "linear-net-fast"]
+FITTED = ["linear-net", "linear-net-fast", "shvc-photo"]
 DISCRETIZED = [name for name in zoo.names() if zoo.card(name)["recipe"]["model"] == "DiscretizedVAE"]
 
 

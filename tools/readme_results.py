@@ -16,7 +16,7 @@ from shvc_lib import anchors, data
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CODECS = {"PNG": "PNG", "WebP": "WebP slowest", "JPEG XL": "JPEG XL effort 9"}  # column: name in shvc_lib.anchors
-MODELS = ("linear", "shvc-photo", "linear-net")
+MODELS = ("linear", "shvc-arib-photo", "shvc-photo", "linear-net")
 BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.S)
 
 

@@ -20,7 +20,8 @@ import torch
 
 from shvc_lib import data, metrics, recipes, train, zoo
 from shvc_lib.bench_chains import negative_elbo
-from shvc_lib.models import discretized_calibration, discretized_codec, ladder_calibration, ladder_codec, linear_net, shvc_codec, subsampled_codec, vae_codec
+from shvc_lib.models import (discretized_calibration, discretized_codec, expert_shvc, ladder_calibration, ladder_codec, linear_net, shvc_codec, subsampled_codec,
+                              vae_codec)
 from shvc_lib.nn import float_twin, save_exact, save_partly_exact
 
 DATA = {"cifar10": "CIFAR-10, 50 000 training images", "bsds500": "BSDS500, 200 training and 100 validation images, halved",
@@ -47,9 +48,9 @@ def main():
     run.load(args.run)
     run.model.load_state_dict(run.average)
     model = run.model.eval()
-    save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized, "LinearNet": _linear_net}.get(recipe.model, _lossless)(model, train._images(recipe))
+    save, measured = {"Ladder": _ladder, "DiscretizedVAE": _discretized, "LinearNet": _linear_net, "ExpertSHVC": _linear_net}.get(recipe.model, _lossless)(model, train._images(recipe))
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
-    suffix = ".safetensors.xz" if recipe.model in ("SHVC", "LinearNet", "SubsampledSHVC") else ".safetensors"
+    suffix = ".safetensors.xz" if recipe.model in ("ExpertSHVC", "SHVC", "LinearNet", "SubsampledSHVC") else ".safetensors"
     path = zoo.FOLDER / f"{recipe.name}{suffix}"
     new = zoo.FOLDER / f".{recipe.name}.new{suffix}"
     save(new)
@@ -99,13 +100,16 @@ def _lossless(model, training):
 
 
 def _linear_net(model, training):
-    """The same of a linear-net."""
+    """The same of a linear-net, or of an SHVC whose experts are fitted to each image."""
     twin = linear_net.exact_twin(model, training[::12].numpy())
 
     def measured():
-        rates = [[linear_net.codec(network, image.shape).bits(image) / image.size for image in data.kodak()] for network in (float_twin(model), twin)]
-        return {"bits_per_dim": {"what": "the 24 Kodak photographs, each as a whole, ideal, with the coefficients and tunings that are sent",
-                                 **{kind: float(np.mean(own)) for kind, own in zip(("float", "exact"), rates)}}}
+        def rate(module, network):
+            return float(np.mean([module.codec(network, image.shape).bits(image) / image.size for image in data.kodak()]))
+
+        fitted, what = isinstance(model, expert_shvc.ExpertSHVC), "the 24 Kodak photographs, each as a whole, ideal, with the coefficients and tunings that are sent"
+        return {"bits_per_dim": {"what": what + "; float and exact without experts and latents, as linear-net" * fitted, "float": rate(linear_net, float_twin(model)),
+                                 "exact": rate(linear_net, twin), **({"experts": rate(expert_shvc, twin)} if fitted else {})}}
 
     return lambda path: save_exact(twin, path), measured
 

@@ -29,7 +29,7 @@ MODELS = {
 
 def build(class_name, **arguments):
     """A trainable model (a torch.nn.Module) by the name of its class, as recipes name it. Raises UnknownModel."""
-    modules = {"BinaryVAE": "binary_vae", "BitsBackVAE": "bits_back_vae", "DiscretizedVAE": "discretized", "Ladder": "ladder", "LinearNet": "linear_net",
+    modules = {"BinaryVAE": "binary_vae", "BitsBackVAE": "bits_back_vae", "DiscretizedVAE": "discretized", "Ladder": "ladder", "ExpertSHVC": "expert_shvc", "LinearNet": "linear_net",
                "SHVC": "shvc", "SubsampledSHVC": "subsampled"}
     if class_name not in modules:
         raise UnknownModel(f"no model class is called {class_name!r}; there are: {', '.join(modules)}")

@@ -179,9 +179,15 @@ def by_rows(canvas, step, parameters, of_class):
 
     means, values = np.empty((2, step.rows.size, step.columns.size), dtype=np.int32)
     known = (canvas.pixels, canvas.missed, np.array([step.channel, *step.earlier]), *layout(step, [*step.offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape),
-             len(step.offsets), parameters.mean.astype(np.int64), parameters.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS,
-             np.asarray(of_class, dtype=np.int32)[_class_of()])
+             *as_compiled(step, parameters, of_class))
     return lambda first, last: means_and_classes(*known, first, last, means, values), means, values
+
+
+def as_compiled(step, parameters, of_class):
+    """What compiled code takes of a step's parameters: its number of offsets, coefficients of mean and spread with their shifts, and of every spread what
+    `of_class` says of its class."""
+    return (len(step.offsets), parameters.mean.astype(np.int64), parameters.spread.astype(np.int64), MEAN_BITS - 4, SPREAD_BITS,
+            np.asarray(of_class, dtype=np.int32)[_class_of()])
 
 
 def record(pixels, errors, symbols, means, signs):

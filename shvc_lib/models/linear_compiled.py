@@ -39,9 +39,10 @@ def next_row(pixels, errors, channels, rows, columns, before, i, fresh, slots, s
                 for j in range(inner):
                     to[4 + j] = some_pixels[j]
                     miss[4 + j] = some_errors[j]
-            for j in range(width):
-                if j < 4 or j >= 4 + inner:
+                for j in range(4):
                     to[j], miss[j] = from_pixels[at[j]], from_errors[at[j]]
+            for j in range(4 + inner if inner else 0, width):
+                to[j], miss[j] = from_pixels[at[j]], from_errors[at[j]]
     slots[:] = held
 
 
@@ -56,6 +57,57 @@ def record(pixels, errors, symbols, means, signs):
 
 
 @compiled(nogil=True)
+def predicted_row(seen, missed, places, shifts, own, here, coefficients, spreads, shift, spread_shift, classes_of, lists, means, classes):
+    """Fill in means and classes, int32 (C,), of one row of a step, whose lines are in seen and missed: the line of offset n is in place places[n]. here: the
+    number of the offset (0, 0), after which come the four of the same pass; lists: int32 (5, C), to work in; the rest as of `means_and_classes`."""
+    width = means.size
+    total, near, spread, low, high = lists[0], lists[1], lists[2], lists[3], lists[4]
+    total[:] = 1 << shift - 1
+    near[:] = 0
+    low[:] = 255
+    high[:] = 0
+    for n in range(4):
+        value = seen[0, places[n]][shifts[n]:shifts[n] + width]
+        miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
+        for j in range(width):
+            near[j] += abs(miss[j])
+            low[j] = min(low[j], value[j])
+            high[j] = max(high[j], value[j])
+    for j in range(width):
+        spread[j] = spreads[0] * (near[j] >> 2) + spreads[2] * 16 * (high[j] - low[j])
+    near[:] = 0
+    for n in range(own):
+        value, factor = seen[0, places[n]][shifts[n]:shifts[n] + width], np.int32(coefficients[n])
+        for j in range(width):
+            total[j] += factor * value[j]
+        if n >= 4:
+            miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
+            for j in range(width):
+                near[j] += abs(miss[j])
+    for j in range(width):
+        spread[j] += spreads[1] * (near[j] // (own - 4))
+    used, felt = own, 3
+    for k in range(1, seen.shape[0]):
+        for n in range(13):
+            place = here if n == 0 else n - 1 if n < 9 else here + n - 8  # (0, 0); the first eight offsets; the same pass
+            value, factor = seen[k, places[place]][shifts[place]:shifts[place] + width], np.int32(coefficients[used + n])
+            for j in range(width):
+                total[j] += factor * value[j]
+        near[:] = 0
+        for place in range(here + 1, here + 5):
+            miss = missed[k, places[place]][shifts[place]:shifts[place] + width]
+            for j in range(width):
+                near[j] += abs(miss[j])
+        miss = missed[k, places[here]][shifts[here]:shifts[here] + width]
+        for j in range(width):
+            spread[j] += spreads[felt] * abs(miss[j]) + spreads[felt + 1] * (near[j] >> 2)
+        used, felt = used + 13, felt + 2
+    for j in range(width):
+        means[j] = min(max(total[j] >> shift, 0), 16 * 255)
+        classes[j] = classes_of[min(max(spread[j] >> spread_shift, 0), classes_of.size - 1)]
+
+
+@compiled(nogil=True)
 def means_and_classes(pixels, errors, channels, rows, columns, before, lines, shifts, own, coefficients, spreads, shift, spread_shift, classes_of, first, last,
                       means, classes):
     """Fill in the rows first ... last - 1 of means and classes, int32 (R, C) each, of the R x C pixels of a step.
@@ -64,56 +116,11 @@ def means_and_classes(pixels, errors, channels, rows, columns, before, lines, sh
     columns: int64 (L, C + 3), the columns of each line; before, lines, shifts: see `linear_layout.layout`. The first `own` offsets are the step's, then comes (0, 0),
     then the four of the same pass. coefficients, spreads: int64, of mean and spread, as in `linear._linear`, with `shift` and `spread_shift` fractional bits to
     be dropped; classes_of: int32, the value of each spread, and of all larger ones last; classes: of these."""
-    width = means.shape[1]
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
     missed = np.empty_like(seen)
-    slots, places = np.empty(rows.shape[0], dtype=np.int64), np.empty_like(lines)
-    lists = np.empty((5, width), dtype=np.int32)
-    total, near, spread, low, high = lists[0], lists[1], lists[2], lists[3], lists[4]
+    slots, places, lists = np.empty(rows.shape[0], dtype=np.int64), np.empty_like(lines), np.empty((5, means.shape[1]), dtype=np.int32)
     for i in range(first, last):
         next_row(pixels, errors, channels, rows, columns, before, i, i == first, slots, seen, missed)
         for place in range(lines.size):
             places[place] = slots[lines[place]]
-        total[:] = 1 << shift - 1
-        near[:] = 0
-        low[:] = 255
-        high[:] = 0
-        for n in range(4):
-            value = seen[0, places[n]][shifts[n]:shifts[n] + width]
-            miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
-            for j in range(width):
-                near[j] += abs(miss[j])
-                low[j] = min(low[j], value[j])
-                high[j] = max(high[j], value[j])
-        for j in range(width):
-            spread[j] = spreads[0] * (near[j] >> 2) + spreads[2] * 16 * (high[j] - low[j])
-        near[:] = 0
-        for n in range(own):
-            value, factor = seen[0, places[n]][shifts[n]:shifts[n] + width], np.int32(coefficients[n])
-            for j in range(width):
-                total[j] += factor * value[j]
-            if n >= 4:
-                miss = missed[0, places[n]][shifts[n]:shifts[n] + width]
-                for j in range(width):
-                    near[j] += abs(miss[j])
-        for j in range(width):
-            spread[j] += spreads[1] * (near[j] // (own - 4))
-        used, felt = own, 3
-        for k in range(1, channels.size):
-            for n in range(13):
-                place = own if n == 0 else n - 1 if n < 9 else own + n - 8  # (0, 0); the first eight offsets; the same pass
-                value, factor = seen[k, places[place]][shifts[place]:shifts[place] + width], np.int32(coefficients[used + n])
-                for j in range(width):
-                    total[j] += factor * value[j]
-            near[:] = 0
-            for place in range(own + 1, own + 5):
-                miss = missed[k, places[place]][shifts[place]:shifts[place] + width]
-                for j in range(width):
-                    near[j] += abs(miss[j])
-            miss = missed[k, places[own]][shifts[own]:shifts[own] + width]
-            for j in range(width):
-                spread[j] += spreads[felt] * abs(miss[j]) + spreads[felt + 1] * (near[j] >> 2)
-            used, felt = used + 13, felt + 2
-        for j in range(width):
-            means[i, j] = min(max(total[j] >> shift, 0), 16 * 255)
-            classes[i, j] = classes_of[min(max(spread[j] >> spread_shift, 0), classes_of.size - 1)]
+        predicted_row(seen, missed, places, shifts, own, own, coefficients, spreads, shift, spread_shift, classes_of, lists, means[i], classes[i])

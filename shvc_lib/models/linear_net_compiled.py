@@ -10,11 +10,16 @@ from numba import njit
 
 from ..coding.compiled import compiled
 from ..coding.discretized import WEIGHT_TOTAL
-from ..coding.tables import SCALE_ZERO, SCALES
+from ..coding.tables import SCALE_ZERO, SCALES, inverse_scales
 from ..nn.exact_layer import GRID_LIMIT, REACH
-from .linear_compiled import next_row
+from ..nn.parameters import exp_table
+from .linear import _SAME_PASS, as_compiled
+from .linear_compiled import next_row, predicted_row
+from .linear_layout import layout
+from .linear_net_inputs import INPUT_BITS, INPUT_LIMIT, LEVELS, SHIFT, inverse_floats, own_neighbours, pass_of
 
 BLOCK = 128  # pixels at a time: their inputs and hidden units stay in the caches
+FARTHEST = 1 << 14  # 1/16 level: an expert's means are clamped to this; beyond 64 levels outside the image's it makes no difference
 _ROUND = np.float32(3 << 22)  # adding and taking away this rounds a float32 below 2^22 to the nearest integer, halves to even
 _TOP = np.float32(GRID_LIMIT)
 _LOW, _HIGH = np.float32(-REACH), np.float32(REACH - 1)  # float32 all of them: with a float64 among them there would be no rounding
@@ -27,8 +32,21 @@ def _grid(value, scale, low, high):
 
 
 def layers_of(head):
-    """A perceptron's layers as `mixtures` takes them: of each weight (O, N), bias (O,), factor (O,) and scale of inputs, float32."""
-    return tuple(layer.prepared() for layer in head[::2])
+    """A perceptron's layers as `mixtures` takes them: see `nn.exact_layer.filled`."""
+    return tuple(layer.prepared(True) for layer in head[::2])
+
+
+def mixtures_by_rows(net, canvas, step, parameters, layers, tuning, latents=None):
+    """(fill, means of `linear`, means, scales, weights) of mixtures as `linear_net._mixture` makes them: four empty arrays, int32 (R, C) and (R, C, K), and
+    fill(first, last), compiled code that writes into their rows first ... last - 1. parameters: `linear`'s; layers, tuning, latents: see `mixtures`."""
+    offsets, errors = own_neighbours(pass_of(step), net.lean)
+    shape = step.rows.size, step.columns.size
+    means, scales = np.empty((2, *shape), dtype=np.int32)
+    found = np.empty((3, *shape, net.components), dtype=np.int32)
+    known = (canvas.pixels, canvas.residuals, np.array([step.channel, *step.earlier]), *layout(step, [*offsets, (0, 0), *_SAME_PASS], canvas.pixels.shape),
+             len(offsets), errors, as_compiled(step, parameters, parameters.scales), inverse_scales(), inverse_floats() if net.single else None, SHIFT, INPUT_LIMIT,
+             min(step.stride.bit_length() - 1, LEVELS - 1) << INPUT_BITS, layers, tuning, exp_table(), latents, means, scales)
+    return lambda first, last: mixtures(*known, first, last, *found), means, *found
 
 
 @compiled(nogil=True, fastmath={"contract"})
@@ -57,11 +75,26 @@ def _sums(x, weight, bias, width, out):
 
 
 @njit(inline="always")
+def _input(whole, single, factors, singles, unit, limit, unit1, width, out):
+    """What the first layer sees of numbers in 1/16 level, given what makes units of a scale of them: see `linear_net.NetCanvas.inputs`."""
+    if single is None:
+        for j in range(width):  # in float64, and exact: the products are integers below 2^53, `unit` is a power of two
+            value = min(max(np.floor(whole[j] * factors[j] + np.float64(0.5)), -limit), limit)
+            out[j] = _grid(np.float32(value), unit1, _LOW, _HIGH)
+    elif unit1 == 1:
+        for j in range(width):
+            out[j] = _grid(np.float32(whole[j]), singles[j], -np.float32(limit), np.float32(limit))
+    else:
+        for j in range(width):
+            out[j] = _grid(_grid(np.float32(whole[j]), singles[j], -np.float32(limit), np.float32(limit)), unit1, _LOW, _HIGH)
+
+
+@njit(inline="always")
 def _hidden(sums, factor, scale, width, out):
     """What the next layer, whose inputs are multiplied by `scale`, makes of ReLU of a layer's sums, whose channels are multiplied by `factor`."""
     for o in range(sums.shape[0]):
         for j in range(width):
-            out[o, j] = _grid(max(_grid(sums[o, j], factor[o], -_TOP, _TOP), np.float32(0)), scale, _LOW, _HIGH)
+            out[o, j] = (min(_grid(sums[o, j], factor[o], np.float32(0), _TOP) * scale, _HIGH) + _ROUND) - _ROUND
 
 
 @compiled(nogil=True)
@@ -91,62 +124,90 @@ def _shares(logits, size, exp_table, out):
             rest[best] = -1
 
 
+@njit(inline="always")
+def _expert(answers, factor, tuning, heights, middles, units, width, out):
+    """Means in 1/16 level of one expert, int16, from the last layer's sums. In float64, and exact: the products are integers below 2^47."""
+    bias, slope = np.float64(tuning[0]), np.float64(tuning[1]) / np.float64(64)
+    for j in range(width):
+        value = np.float64(_grid(answers[j], factor, -_TOP, _TOP)) + (bias + slope * np.float64(heights[j]))
+        mean = np.floor((middles[j] + np.floor(value * units[j] * np.float64(1 / 4096)) + np.float64(128)) * np.float64(1 / 256))
+        out[j] = np.int16(min(max(mean, np.float64(-FARTHEST)), np.float64(FARTHEST)))
+
+
+@njit(inline="always")
+def _expert_scale(answers, factor, tuning, heights, width, out):
+    """Indices of the scales of one expert, int16. In float32, and exact: integers below 2^22."""
+    bias, slope = np.float32(tuning[0]), np.float32(tuning[1]) * np.float32(1 / 64)
+    for j in range(width):
+        value = _grid(answers[j], factor, -_TOP, _TOP) + (bias + slope * heights[j]) + heights[j] * np.float32(256)
+        index = np.floor((value + np.float32(128)) * np.float32(1 / 256)) + np.float32(SCALE_ZERO)
+        out[j] = np.int16(min(max(index, np.float32(0)), np.float32(SCALES - 1)))
+
+
 @compiled(nogil=True)
-def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, own, near, means, scales, inverse, shift, limit, level, layers, tuning,
-             exp_table, first, last, out_means, out_scales, out_weights):
-    """Fill in the rows first ... last - 1 of a step: int32 (R, C, K) each, means in 1/16 level, indices of scales and weights.
+def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, own, near, fitted, inverse, single, shift, limit, level, layers, tuning,
+             exp_table, latents, means, scales, first, last, out_means, out_scales, out_weights):
+    """Fill in the rows first ... last - 1 of a step: means and scales, int32 (R, C), what `linear` says, and int32 (R, C, K) each, means in 1/16 level, indices
+    of scales and weights.
 
     pixels ... own: as `linear_compiled.means_and_classes` takes them, residuals with their signs; near: how many of the offsets also give their residuals;
-    means, scales: int32 (R, C), of `linear`; inverse: int64, `tables.inverse_scales`, and how far to shift down a product with it; limit: of the inputs; level:
-    the last input; layers: of `layers_of`; tuning: int64 (2, 3 K), bias and slope; exp_table: int64, `nn.parameters.exp_table`."""
+    fitted: of `linear.as_compiled`; inverse: int64, `tables.inverse_scales`, and how far to shift down a product with it; single: None, or
+    `linear_net.inverse_floats` to be used instead; limit: of the inputs; level: the last input; layers: of `layers_of`; tuning: int64 (2, 3 K), bias and slope;
+    exp_table: int64, `nn.parameters.exp_table`. latents: None, or (z, its row for each row, its column for each column, means and scales, int16 (R, M, C)) for M experts: then the last layer and the tuning have 2 M, offsets and log scales; what all experts say goes into the last two, what the one says
+    that z names into out_means and out_scales, and nothing into out_weights."""
     (weight1, bias1, factor1, input1), (weight2, bias2, factor2, input2), (weight3, bias3, factor3, input3) = layers
-    count, width = weight3.shape[0] // 3, means.shape[1]
+    count, width = tuning.shape[1] // (3 if latents is None else 2), means.shape[1]
+    number, coefficients, spreads, mean_shift, spread_shift, scales_of = fitted
+    lists = np.empty((5, width), dtype=np.int32)
     seen = np.empty((channels.size, lines.max() + 1, columns.shape[1]), dtype=np.int32)
     missed = np.empty_like(seen)
     slots, places = np.empty(rows.shape[0], dtype=np.int64), np.empty_like(lines)
-    whole = np.empty((weight1.shape[1], BLOCK), dtype=np.int32)
+    whole = np.empty(BLOCK, dtype=np.int32)
     levels = (np.int64(1) << 35) // inverse
-    factors, unit, half = np.empty(BLOCK, dtype=np.float64), 1 / np.float64(1 << shift), np.float64(0.5)
-    x, sums = np.empty((weight1.shape[1], BLOCK), dtype=np.float32), np.empty((weight1.shape[0], BLOCK), dtype=np.float32)
-    y, answers = np.empty((weight2.shape[1], BLOCK), dtype=np.float32), np.empty((weight3.shape[0], BLOCK), dtype=np.float32)
-    logits = np.empty((count, BLOCK), dtype=np.int64)
+    singles = np.empty(BLOCK, dtype=np.float32)
+    factors, unit = np.empty(BLOCK, dtype=np.float64), 1 / np.float64(1 << shift)
+    x, sums = np.zeros((weight1.shape[1], BLOCK), dtype=np.float32), np.empty((weight1.shape[0], BLOCK), dtype=np.float32)
+    y, answers = np.zeros((max(weight1.shape[0], weight2.shape[1]), BLOCK), dtype=np.float32), np.empty((weight3.shape[0], BLOCK), dtype=np.float32)
+    logits, heights = np.empty((count, BLOCK), dtype=np.int64), np.empty(BLOCK, dtype=np.float32)
+    middles, units = np.empty(BLOCK, dtype=np.float64), np.empty(BLOCK, dtype=np.float64)
     index, centre, level_of = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK, dtype=np.int64)
     unit1, unit2, unit3 = input1 / np.float32(128), input2 / np.float32(4096), input3 / np.float32(4096)  # inputs count 2^-7, sums 2^-12
     for i in range(first, last):
         next_row(pixels, residuals, channels, rows, columns, before, i, i == first, slots, seen, missed)
         for place in range(lines.size):
             places[place] = slots[lines[place]]
+        predicted_row(seen, missed, places, shifts, number, own, coefficients, spreads, mean_shift, spread_shift, scales_of, lists, means[i], scales[i])
         for left in range(0, width, BLOCK):
             size = min(BLOCK, width - left)
             mean, scale = means[i, left:left + size], scales[i, left:left + size]
+            if single is None:
+                for j in range(size):
+                    factors[j] = inverse[scale[j]] * unit
+            else:
+                for j in range(size):
+                    singles[j] = single[scale[j]]
             used = 0
             for place in range(own):
                 values = seen[0, places[place]][shifts[place] + left:shifts[place] + left + size]
-                errors = missed[0, places[place]][shifts[place] + left:shifts[place] + left + size]
                 for j in range(size):
-                    whole[place, j] = 16 * values[j] - mean[j]
+                    whole[j] = 16 * values[j] - mean[j]
+                _input(whole, single, factors, singles, unit, limit, unit1, size, x[place])
                 if place < near:
-                    for j in range(size):
-                        whole[own + place, j] = errors[j]
+                    errors = missed[0, places[place]][shifts[place] + left:shifts[place] + left + size]
+                    _input(errors, single, factors, singles, unit, limit, unit1, size, x[own + place])
             used = own + near
             for k in range(1, channels.size):
                 for place in range(own, own + 5):  # here, then the same pass
                     errors = missed[k, places[place]][shifts[place] + left:shifts[place] + left + size]
-                    for j in range(size):
-                        whole[used + place - own, j] = errors[j]
+                    _input(errors, single, factors, singles, unit, limit, unit1, size, x[used + place - own])
                 here = seen[k, places[own]][shifts[own] + left:shifts[own] + left + size]
                 for n in range(12):
                     place = n if n < 8 else own + n - 7  # the first eight offsets, then the same pass
                     values = seen[k, places[place]][shifts[place] + left:shifts[place] + left + size]
                     for j in range(size):
-                        whole[used + 5 + n, j] = 16 * (values[j] - here[j])
+                        whole[j] = 16 * (values[j] - here[j])
+                    _input(whole, single, factors, singles, unit, limit, unit1, size, x[used + 5 + n])
                 used += 17
-            for j in range(size):
-                factors[j] = inverse[scale[j]] * unit
-            for n in range(used):
-                for j in range(size):  # in float64, and exact: the products are integers below 2^53, `unit` is a power of two
-                    value = min(max(np.floor(whole[n, j] * factors[j] + half), -limit), limit)
-                    x[n, j] = _grid(np.float32(value), unit1, _LOW, _HIGH)
             for j in range(size):
                 x[used, j] = _grid(np.float32((scale[j] - SCALE_ZERO) * 8), unit1, _LOW, _HIGH)
                 x[used + 1, j] = _grid(np.float32((mean[j] >> 4) - 128), unit1, _LOW, _HIGH)
@@ -156,6 +217,17 @@ def mixtures(pixels, residuals, channels, rows, columns, before, lines, shifts, 
             _sums(y, weight2, bias2, size, sums)
             _hidden(sums, factor2, unit3, size, y)
             _sums(y, weight3, bias3, size, answers)
+            if latents is not None:
+                z, down, across, all_means, all_scales = latents
+                for j in range(size):
+                    units[j], middles[j], heights[j] = levels[scale[j]], np.int64(mean[j]) << 8, scale[j] - SCALE_ZERO
+                for k in range(count):
+                    _expert(answers[k], factor3[k], tuning[:, k], heights, middles, units, size, all_means[i, k, left:left + size])
+                    _expert_scale(answers[count + k], factor3[count + k], tuning[:, count + k], heights, size, all_scales[i, k, left:left + size])
+                for j in range(left, left + size):
+                    k = z[down[i], across[j]]
+                    out_means[i, j, 0], out_scales[i, j, 0] = all_means[i, k, j], all_scales[i, k, j]
+                continue
             for j in range(size):
                 index[j], centre[j], level_of[j] = scale[j] - SCALE_ZERO, np.int64(mean[j]) << 8, levels[scale[j]]
             for k in range(count):

@@ -59,6 +59,16 @@ def exact_kernels(device="cpu"):
         yield
 
 
+def filled(weight, bias, factor, scale):
+    """A linear layer, as `ExactLayer.prepared` returns it, with zeros that make the number of its outputs a multiple of three and that of its inputs one of four:
+    compiled code does as many at a time."""
+    outputs, inputs = (side + -side % step for side, step in zip(weight.shape, (3, 4)))
+    whole, ends = np.zeros((outputs, inputs), dtype=np.float32), np.zeros((2, outputs), dtype=np.float32)
+    whole[:len(weight), :weight.shape[1]] = weight
+    ends[:, :len(weight)] = bias, factor.reshape(-1)
+    return whole, *ends, scale
+
+
 class ExactLayer(nn.Module):
     """The integer twin of one nn.Conv1d, Conv2d, Conv3d or Linear, made by `nn.exact.to_exact`.
 
@@ -131,12 +141,13 @@ class ExactLayer(nn.Module):
             self._cache[dtype, device] = self.weight.to(device, dtype), self.bias.to(device, dtype), factor, *scales
         return self._cache[dtype, device]
 
-    def prepared(self):
-        """(weight, bias, factor, scale), float32 of numpy: forward is clamp(round(factor * (weight @ clamp(round(scale * x)) + bias))) * 2^-12."""
-        if "numpy" not in self._cache:
+    def prepared(self, whole=False):
+        """(weight, bias, factor, scale), float32 of numpy: forward is clamp(round(factor * (weight @ clamp(round(scale * x)) + bias))) * 2^-12. whole: whether
+        `filled`."""
+        if ("numpy", whole) not in self._cache:
             *arrays, scale = (value.numpy() for value in self._prepared(torch.float32, torch.device("cpu"))[:4])
-            self._cache["numpy"] = *arrays, np.float32(scale)
-        return self._cache["numpy"]
+            self._cache["numpy", whole] = filled(*arrays, np.float32(scale)) if whole else (*arrays, np.float32(scale))
+        return self._cache["numpy", whole]
 
     @torch.no_grad()
     def forward(self, x):
