@@ -32,7 +32,7 @@ def encode(image, model="auto", quality=None, tile=None, workers=None, progress=
 
     model: `linear`, a network of `coders.names()` (8 bits), a lossy model, or "auto": the smallest file of those without loss that suit the image.
     quality: for lossy models, 1 (the smallest files) to the model's most, 5 or 6. tile: side of tiles, a multiple of 16, or 0 for one tile
-    (by default 256 for SHVCs, 1024 for `linear-net` and one tile for `linear`). workers: threads (by default one for each core); the bytes do not depend on
+    (by default 1024 for `linear-net` and `shvc-photo`, 256 for other SHVCs and one tile for `linear`). workers: threads (by default one for each core); the bytes do not depend on
     it. progress: show a bar. Raises UnsupportedImage (another dtype or shape, by name), InvalidInput and UnknownModel.
     """
     image = np.ascontiguousarray(check_image(image))

@@ -1,8 +1,9 @@
 """How the pixels of one tile become one stream, model by model.
 
-`linear` codes any tile as it is. `linear-net` and its fast sibling code the grey or RGB of 8-bit tiles, an SHVC the RGB, filled up to what it halves them to
-by repeating the last row and column; an alpha channel is coded by `linear` and lies below them on the same stack. All of them start from an empty stack: for
-one image there are no initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in chapter 7.
+`linear` codes any tile as it is. `linear-net`, its fast sibling and `shvc-photo`, all fitted to the tile, code the grey or RGB of 8-bit tiles, other SHVCs the
+RGB, filled up to what they halve them to by repeating the last row and column; an alpha channel is coded by `linear` and lies below them on the same stack. All
+of them start from an empty stack: for one image there are no initial bits, so the SHVCs are those with ArIB (or with a deterministic posterior). Taught in
+chapter 7.
 """
 
 import math
@@ -58,8 +59,8 @@ def names():
 
 @lru_cache(maxsize=1)
 def networks():
-    """Names of the networks that code single images: linear-net and its fast sibling, and the SHVCs with a split (ArIB) or a deterministic posterior. None
-    without torch or the repository's data: `linear` needs neither."""
+    """Names of the networks that code single images: linear-net and its fast sibling, and the SHVCs that need no initial bits. None without torch or
+    the repository's data: `linear` needs neither."""
     try:
         from . import zoo
     except ImportError:
