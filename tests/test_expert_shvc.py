@@ -209,7 +209,9 @@ def test_the_posterior_is_the_models(twin, eager):
     want = (want / want.sum(-1, keepdims=True)).reshape(-1, level.count)
     found = level.posterior(first)
     assert (found.sum(1) == 1 << 24).all() and found.min() > 0
-    assert np.abs(found / (1 << 24) - want).max() < 0.04 and np.abs(found / (1 << 24) - want).mean() < 2e-3
+    found = found / (1 << 24)
+    lost = (want * np.log2(np.maximum(want, 1e-300) / found)).sum(1)  # bits a block, by what is rounded in the tables
+    assert np.abs(found - want).max() < 0.08 and lost.mean() < 1e-3 and lost.max() < 0.02
 
 
 def test_bits_back_makes_it_cost_the_mixture(twin, eager):
@@ -394,6 +396,6 @@ def test_masses_are_looked_up_alike(monkeypatch):
     symbols, rows, columns = rng.choice([0, 1, 100, 254, 255], (9, 13)).astype(np.int32), np.arange(9) // 4, np.arange(13) // 4
     means, scales = rng.integers(-9000, 9000, (9, 3, 13)).astype(np.int16), rng.integers(0, 192, (9, 3, 13)).astype(np.int16)
     found = np.zeros((2, 3, 4, 3), np.int64)
-    expert_compiled.add_log_masses(symbols, means, scales, rows, columns, expert_shvc.log_table(), found[0])
+    expert_compiled.add_log_masses(symbols, means, scales, rows, columns, *expert_shvc.log_masses(), found[0])
     expert_shvc.add_log_masses(symbols, means, scales, rows, columns, found[1], False)
     assert np.array_equal(*found) and found.any()

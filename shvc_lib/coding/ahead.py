@@ -16,7 +16,7 @@ from .cdf import IntegerCDF
 from .discretized import _WEIGHT_SHIFT, DiscretizedMixture
 from .rans import TOTAL
 
-BAND = 1 << 13  # symbols of a band, if its rows are not longer
+BAND = 1 << 14  # symbols of a band, if its rows are not longer
 _threads = ContextVar("threads", default=1)
 
 

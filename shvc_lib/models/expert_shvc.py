@@ -11,11 +11,12 @@ with it. A mixture over blocks cannot be coded by itself, symbol by symbol. With
 
     E_q[-log p(x_1, x_2 | z) p(z) + log q(z)] = -log sum_z p(z) p(x_1, x_2 | z)    for q(z) = p(z | x_0, x_1, x_2).
 
-This posterior is computed, not learned: all experts' opinions of x_1 and x_2 are added up. Where z comes from when there is but one image is ArIB's trick
+This posterior is computed, not learned: all experts' opinions of x_1 and x_2 are added up (from a table, exact to about a hundredth of a nat). Where z comes from when there is but one image is ArIB's trick
 (`coding.arib`): x_3 does not need z, so it is pushed first, and z is popped from its bits. What x_3 gets to see instead is z', the expert to which the posterior
 gives most. From pixels to probabilities all arithmetic is on integers. Taught in chapter 7.
 """
 
+from functools import lru_cache
 from itertools import groupby
 from threading import Lock
 from typing import NamedTuple
@@ -25,6 +26,7 @@ import numpy as np
 from ..coding import Ahead, Categorical, Codec, Uniform, autoregressive, independent, laplace, logistic
 from ..coding.arib import arib, mode_first
 from ..coding.rans import TOTAL
+from ..coding.tables import ROW_SIZE, SCALES, cdf_values, constant
 from ..errors import InvalidInput
 from ..nn.exact_layer import filled
 from ..nn.parameters import exact_weights
@@ -38,6 +40,7 @@ NUMBERS = (0, 1, 2, 4, 8)  # of experts, as counted in the stream; with none, a 
 CONTEXTS, FLATTEST = 8, 6  # the prior of z knows how busy the coarse pixels of a block are: up to 2^6 levels in all, twice that, ...
 SHARE_LIMIT = 256  # a prior is sent as shares 1 ... 256
 SCALE_CHOICES = 16  # scales of the Laplace under which these are sent: e^(i / 4 - 1)
+DISTANCES = 512  # of a symbol from a mean that are told apart when experts are compared
 FIRST = 2  # passes that see z; the third is the rest
 
 
@@ -146,7 +149,7 @@ class Level:
             symbols = stack.pop(self._known(number, z))
             means, *opinions = self._opinions.pop(number)
         self.canvas.write(step, symbols, means.reshape(-1))
-        if number < self.half:
+        if number < self.half and self.count > 1:
             learn = self.pool.submit if self.pool else lambda function, *arguments: function(*arguments)
             self._learning.append(learn(self._learn, number, symbols, *opinions))
         return symbols
@@ -162,13 +165,15 @@ class Level:
 
     def _learn(self, number, symbols, means, scales):
         """Add what a step of the first part says of z, the experts having said this of it."""
+        nats, seen = self._nats
         with self._lock:
-            nats, seen = self._nats
             add_log_masses(symbols.reshape(len(means), -1), means, scales, *blocks_of(self.fine[number].step), nats, self.fast)
             seen.add(number)
 
     def posterior(self, first):
-        """q(z | first) as masses: int64 (blocks, M), rows sum to 2^24. Exact but for roundings to 2^-12 of a nat and of the mass."""
+        """q(z | first) as masses: int64 (blocks, M), rows sum to 2^24. As exact as `log_masses`."""
+        if self.count == 1:
+            return self.masses
         for promise in filter(None, self._learning):
             promise.result()
         for number, symbols in enumerate(first):
@@ -185,19 +190,42 @@ def log_of(masses):
     return table[masses >> shift] + shift // 5 * table[1 << 5]
 
 
+@lru_cache(maxsize=1)
 def log_table():
     """round(2^12 ln(n)) for n = 1 ... 2^14, with 0 for 0: int64. No value is so near to the middle of two integers that a logarithm could be rounded wrongly."""
-    return np.concatenate([[0], np.rint(4096 * np.log(np.arange(1, (1 << 14) + 1)))]).astype(np.int64)
+    return constant(np.concatenate([[0], np.rint(4096 * np.log(np.arange(1, (1 << 14) + 1)))]).astype(np.int64))
+
+
+@lru_cache(maxsize=1)
+def log_masses():
+    """(table, tails, shifts): what a logistic says of a symbol, its logarithm in 2^-12. table, int32 (192, 512): by scale index and distance of symbol and mean in
+    1/16 level >> shifts[scale index], beyond the last like the last; tails, int32 (192, 1024): of the first and the last symbol, which take the tails, by how far
+    the mean lies beyond it, >> the shift, plus 512; shifts: int64. From the integer CDF; above scales of two levels distances are rounded down a little."""
+    scales = np.arange(SCALES)[:, None]
+    shifts = np.maximum(0, -(-(scales - 58) // 11))  # sixteen scales are in a row, or all that it has room for
+
+    def logs(upper, lower):
+        return constant((log_of(upper - lower + 1) - log_of(TOTAL)).astype(np.int32))
+
+    def cdf(distances):
+        return cdf_values("logistic", TOTAL - ROW_SIZE, distances, scales)
+
+    near = np.arange(DISTANCES) << shifts
+    return logs(cdf(near + 8), cdf(near - 8)), logs(cdf((np.arange(-DISTANCES, DISTANCES) << shifts) + 8), 0), constant(shifts[:, 0])
 
 
 def add_log_masses(symbols, means, scales, rows, columns, nats, fast):
-    """Add to nats, int64 (rows of blocks, columns of blocks, M), the logarithms of the masses that M logistics give to symbols, in 2^-12. symbols: int32 (R, C);
-    means, scales: int32 (R, M, C); rows, columns: the blocks of the R rows and C columns."""
+    """Add to nats, int64 (rows of blocks, columns of blocks, M), what M logistics say of symbols: see `log_masses`. symbols: int32 (R, C); means, scales: integers
+    (R, M, C); rows, columns: the blocks of the R rows and C columns."""
+    table, tails, shifts = log_masses()
     if fast:
-        from .expert_compiled import add_log_masses
-        return add_log_masses(symbols, means, scales, rows, columns, log_table(), nats)
-    freq = logistic(means, scales).intervals(np.repeat(symbols[:, None], means.shape[1], axis=1))[1].reshape(means.shape)
-    np.add.at(nats, (rows[:, None], columns), np.moveaxis(log_of(freq), 1, 2))
+        from .expert_compiled import add_log_masses  # here: numba takes half a second to import
+        return add_log_masses(np.asarray(symbols, dtype=np.int32), means, scales, rows, columns, table, tails, shifts, nats)
+    symbols, means, shift = symbols[:, None].astype(np.int64), means.astype(np.int64), shifts[scales]
+    found = table[scales, np.minimum(np.abs(16 * symbols - means) >> shift, DISTANCES - 1)]
+    beyond = np.where(symbols == 0, -means, means - 16 * symbols) >> shift
+    ends = tails[scales, np.clip(beyond + DISTANCES, 0, 2 * DISTANCES - 1)]
+    np.add.at(nats, (rows[:, None], columns), np.moveaxis(np.where((symbols == 0) | (symbols == ROW_SIZE - 1), ends, found), 1, 2))
 
 
 def weight_codec(shape, choice):
