@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from test_linear import SHAPES, picture
-from test_shvc_exact import PROCESSORS, run_with_other_instructions
 
 import shvc_lib
 from shvc_lib import codec, coders, container_small, container_tiles, data, models, nn, zoo
@@ -31,15 +30,27 @@ def twin():
     return linear_net.exact_twin(model, data.photograph("coffee")[None, 100:228, 200:328].repeat(3, 0))
 
 
-@pytest.fixture
-def eager(monkeypatch):
+def make_eager(patch):
     """Experts for the smallest images, whether they pay or not."""
     def sent(net, samples, own, posterior, context, before, share):
         return rounded(net, samples, own, posterior, context, np.inf, share)
 
     rounded = expert_fit._rounded
-    monkeypatch.setattr(expert_fit, "_rounded", sent)
-    monkeypatch.setattr(expert_fit, "LEAST", {1: 16, 2: 100, 4: 1000, 8: 10_000})
+    patch.setattr(expert_fit, "_rounded", sent)
+    patch.setattr(expert_fit, "LEAST", {1: 16, 2: 100, 4: 1000, 8: 10_000})
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    make_eager(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def levels(twin):
+    """The three levels of the cat, each with its symbols."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_eager(patch)
+        return expert_shvc.levels(twin, CAT)
 
 
 def stream(net, image):
@@ -53,19 +64,12 @@ def stream(net, image):
 @pytest.mark.parametrize("kind", ["noise", "black", "ramp", "photograph"])
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[2] != 4])
 def test_round_trip_from_any_stack(kind, shape, twin, eager):
-    image, stack = picture(kind, shape), BitStack.random(333, seed=1)
-    before, own = stack.copy(), expert_shvc.codec(twin, shape)
-    own.push(stack, image)
-    assert np.array_equal(own.pop(stack), image)
-    assert stack == before
-
-
-@pytest.mark.parametrize("kind", ["noise", "black", "ramp", "photograph"])
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[2] != 4])
-def test_from_an_empty_stack_to_an_empty_stack(kind, shape, twin, eager):
-    """There are no initial bits, and where the third pass holds too few, the posterior's best guess is sent."""
-    image, stack = picture(kind, shape), BitStack.from_bytes(stream(twin, picture(kind, shape)))
-    assert np.array_equal(expert_shvc.codec(twin, shape).pop(stack), image) and stack == BitStack()
+    """There are no initial bits; from an empty stack, where the third pass holds too few, the posterior's best guess is sent."""
+    image, own = picture(kind, shape), expert_shvc.codec(twin, shape)
+    for stack in (BitStack.random(333, seed=1), BitStack()):
+        before = stack.copy()
+        own.push(stack, image)
+        assert np.array_equal(own.pop(stack), image) and stack == before
 
 
 def test_experts_are_used_and_pay():
@@ -104,7 +108,6 @@ def test_an_expert_has_one_component():
 @pytest.mark.parametrize("way", ["float64", "int64", "bands", "two threads", "compiled"])
 def test_any_arithmetic_writes_and_reads_the_same_bytes(way, twin, eager, monkeypatch):
     content = stream(twin, CAT)
-    assert [level.count for level, _ in expert_shvc.levels(twin, CAT)] == [2, 4, 8]
     if way == "bands":
         for module in (linear_net, experts):
             monkeypatch.setattr(module, "_BAND", 50)
@@ -126,10 +129,10 @@ def test_any_arithmetic_writes_and_reads_the_same_bytes(way, twin, eager, monkey
         torch.set_num_threads(threads)
 
 
-def test_compiled_code_says_what_numpy_says(twin, eager, monkeypatch):
+def test_compiled_code_says_what_numpy_says(levels):
     """All experts' means (within what counts), all scales, and the posterior, step by step."""
-    for net in (twin, zoo.load(NAME)):
-        for level, (first, _) in expert_shvc.levels(net, CAT):
+    for own in (levels, expert_shvc.levels(zoo.load(NAME), CUP)):
+        for level, (first, _) in own:
             found = {}
             for fast in (False, True):
                 level.fast, level._opinions = fast, {}
@@ -195,9 +198,10 @@ def test_experts_whose_sums_could_be_inexact_are_refused(twin):
 
 # --- latents ----------------------------------------------------------------------------------------------------------------------------------
 
-def test_the_posterior_is_the_models(twin, eager):
+def test_the_posterior_is_the_models(levels):
     """q(z | x) against p(z) p(x | z) of the integer tables themselves, in floats."""
-    level, (first, _) = expert_shvc.levels(twin, CAT)[-1]
+    assert [level.count for level, _ in levels] == [2, 4, 8]
+    level, (first, _) = levels[-1]
     logs = np.log(level.masses / (1 << 24)).reshape(*level.sides, level.count)
     for number, symbols in enumerate(first):
         step = level.fine[number].step
@@ -214,9 +218,9 @@ def test_the_posterior_is_the_models(twin, eager):
     assert np.abs(found - want).max() < 0.08 and lost.mean() < 1e-3 and lost.max() < 0.02
 
 
-def test_bits_back_makes_it_cost_the_mixture(twin, eager):
+def test_bits_back_makes_it_cost_the_mixture(levels):
     """Whatever z is drawn: -log p(x, z) + log q(z | x) is the same, for the posterior is exact; and it is the mixture's -log p(x)."""
-    level, (first, second) = expert_shvc.levels(twin, CAT)[-1]
+    level, (first, second) = levels[-1]
     q = level.posterior(first) / (1 << 24)
     prior, likely = independent(shvc_lib.coding.Categorical(level.masses)), q > 0.02
     rng, costs = np.random.default_rng(0), []
@@ -229,9 +233,9 @@ def test_bits_back_makes_it_cost_the_mixture(twin, eager):
     assert np.mean(costs) < sent - 0.02 * prior.bits(best)  # what a deterministic posterior would cost
 
 
-def test_the_rest_does_not_see_z(twin, eager):
+def test_the_rest_does_not_see_z(levels):
     """It is coded before z is drawn: of two stacks that hold different bits, z is another and the rest's bits are the same."""
-    level, (first, second) = expert_shvc.levels(twin, CAT)[-1]
+    level, (first, second) = levels[-1]
     pushed = []
     for seed in (1, 2):
         stack = BitStack.random(64, seed=seed)
@@ -359,12 +363,6 @@ def test_files_that_know_a_network_by_its_former_name_are_read():
 
 
 GOLDEN = Path(__file__).parent / "golden" / "shvc_photo.shvc"
-OTHER = """
-import sys
-from test_expert_shvc import CUP, GOLDEN, np, shvc_lib, torch
-torch.set_num_threads(int(sys.argv[1]))
-print(torch.backends.cpu.get_cpu_capability(), sys.argv[1], int(not np.array_equal(shvc_lib.decode(GOLDEN.read_bytes()), CUP)))
-"""
 
 
 def write_golden():
@@ -372,7 +370,7 @@ def write_golden():
 
 
 def test_a_golden_file_is_read_in_every_arithmetic(monkeypatch):
-    """The format is a promise, and so are the network's numbers. It holds a level with two experts."""
+    """The format is a promise, and so are the network's numbers. It holds a level with two experts. (test_linear_net reads it under other instructions.)"""
     file = GOLDEN.read_bytes()
     assert codec.info(file)["revision"] == coders.get(NAME).revision, "other weights than when tests/golden was written: write it anew"
     payload = container_tiles.unpack(file).tiles[0].payload
@@ -383,11 +381,6 @@ def test_a_golden_file_is_read_in_every_arithmetic(monkeypatch):
         with nn.arithmetic(zoo.load(NAME), arithmetic if arithmetic != "compiled" else "float32") as net:
             stack = BitStack.from_bytes(payload)
             assert np.array_equal(expert_shvc.codec(net, CUP.shape).pop(stack), CUP) and stack == BitStack()
-
-
-@pytest.mark.parametrize("processor", PROCESSORS)
-def test_a_process_with_other_instructions_reads_it(processor):
-    run_with_other_instructions(OTHER, processor)
 
 
 def test_masses_are_looked_up_alike(monkeypatch):

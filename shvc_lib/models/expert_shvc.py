@@ -1,19 +1,20 @@
 """`shvc-photo`: an SHVC for photographs whose latents say which expert predicts a block, and whose experts travel with the image.
 
-The coarse sub-blocks of an image are coded as `linear-net` codes them. At the finest level, three quarters of all pixels, every block of 8 x 8 pixels has a latent
-z, one of M = 1, 2, 4 or 8, which is sub-block by sub-block part of what the pixels are conditioned on,
+The coarsest sub-blocks of an image are coded as `linear-net` codes them. At each of the three finest levels that has pixels enough, a block of 8 x 8 of its pixels
+has a latent z, one of M = 1, 2, 4 or 8, which the pixels are conditioned on sub-block by sub-block,
 
     p(x_1, x_2, x_3, z | x_0) = p(z | x_0) p(x_1 | x_0, z) p(x_2 | x_0, x_1, z) p(x_3 | x_0, x_1, x_2, z'),
 
-x_0 the coarse sub-block and x_1 to x_3 the three passes of `linear`. All conditionals share the fitted predictions of `linear` and the hidden layers of a small
+x_0 the coarser sub-block and x_1 to x_3 the three passes of `linear`. All conditionals share the fitted predictions of `linear` and the hidden layers of a small
 perceptron, trained once; its last layer, which turns them into mean and scale, is a mixture of M experts (Jacobs et al. 1991), fitted to the image and sent
 with it. A mixture over blocks cannot be coded by itself, symbol by symbol. With z it can, and bits-back coding makes it cost no more than the mixture:
 
     E_q[-log p(x_1, x_2 | z) p(z) + log q(z)] = -log sum_z p(z) p(x_1, x_2 | z)    for q(z) = p(z | x_0, x_1, x_2).
 
-This posterior is computed, not learned: all experts' opinions of x_1 and x_2 are added up (from a table, exact to about a hundredth of a nat). Where z comes from when there is but one image is ArIB's trick
-(`coding.arib`): x_3 does not need z, so it is pushed first, and z is popped from its bits. What x_3 gets to see instead is z', the expert to which the posterior
-gives most. From pixels to probabilities all arithmetic is on integers. Taught in chapter 7.
+This posterior is computed, not learned: all experts' opinions of x_1 and x_2 are added up (from a table, exact to about a
+hundredth of a nat). Where z comes from when there is but one image is ArIB's trick (`coding.arib`): x_3 does not need z, so it is pushed first, and z is popped
+from its bits. What x_3 gets to see instead is z', the expert to which the posterior gives most. From pixels to probabilities all arithmetic is on integers, but
+for one product in float32 for each input of the perceptron, which IEEE 754 rounds alike everywhere. Taught in chapter 7.
 """
 
 from functools import lru_cache
@@ -56,7 +57,7 @@ class ExpertSHVC(LinearNet):
 
 
 class Fine(NamedTuple):
-    """A step of the finest level: its `Step`, what `linear` sent for it (or its defaults), and its experts, int32 (M, 2, width + 2): for offset and log scale
+    """A step of a level: its `Step`, what `linear` sent for it (or its defaults), and its experts, int32 (M, 2, width + 2): for offset and log scale
     what is added to each weight of the last layer, to its bias, and per e^4 times the scale."""
 
     step: object
