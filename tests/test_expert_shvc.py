@@ -196,6 +196,23 @@ def test_experts_whose_sums_could_be_inexact_are_refused(twin):
     assert (np.abs(weight).sum(1) * REACH + np.abs(bias)).max() < SUM_LIMIT
 
 
+def test_experts_too_large_to_be_exact_are_halved_until_they_are_not(twin, monkeypatch):
+    """Even where weights count so little that no difference fits beside the trained ones."""
+    sample = type("", (), {"step": some_step(), "spreads": np.ones(8), "first": True})
+    tried = []
+
+    def layers(net, step, experts):
+        tried.append(experts.copy())
+        if experts[..., :-2].any():
+            raise CorruptFile("too large")
+
+    monkeypatch.setattr(expert_fit, "expert_layers", layers)
+    monkeypatch.setattr(expert_fit, "_posterior", lambda *arguments: (np.ones((1, 1)), np.zeros(1)))
+    own = np.full((1, 2, 8), -0.5)
+    _, (found,), _ = expert_fit._rounded(twin, [sample], [own], np.ones((1, 1)), np.zeros(1, int), np.inf, 1)
+    assert not found[..., :-2].any() and (found[..., -2:] == -8).all() and [values[0, 0, 0] for values in tried] == [-8, -4, -2, -1, 0]
+
+
 # --- latents ----------------------------------------------------------------------------------------------------------------------------------
 
 def test_the_posterior_is_the_models(levels):

@@ -140,7 +140,7 @@ def _rounded(net, samples, experts, posterior, context, before, share):
                 expert_layers(net, sample.step, rounded)
                 break
             except CorruptFile:
-                rounded[..., :-2] //= 2
+                rounded[..., :-2] = np.trunc(rounded[..., :-2] / 2)  # to nought in the end, where they are
         bits = [weight_codec(rounded.shape, choice).bits(rounded) for choice in range(SCALE_CHOICES)]
         whole.append(rounded)
         choices.append(int(np.argmin(bits)))
