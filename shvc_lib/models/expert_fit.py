@@ -140,7 +140,8 @@ def _rounded(net, samples, experts, posterior, context, before, share):
                 expert_layers(net, sample.step, rounded)
                 break
             except CorruptFile:
-                rounded[..., :-2] = np.trunc(rounded[..., :-2] / 2)  # to nought in the end, where they are
+                halves = rounded[..., :-2] // 2
+                rounded[..., :-2] = halves * (halves != rounded[..., :-2]).any()  # where they come to rest at -1, to nought
         bits = [weight_codec(rounded.shape, choice).bits(rounded) for choice in range(SCALE_CHOICES)]
         whole.append(rounded)
         choices.append(int(np.argmin(bits)))
